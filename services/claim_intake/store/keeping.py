@@ -1,0 +1,150 @@
+"""What intake still owes: open claims, the evidence that ends them, and those that are overdue."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import and_, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from claim_intake.store.accepting import chunks
+from claim_intake.store.tables import ClaimRow, EvidenceRow, OpenClaimRow, OutboxRow, table_of
+
+_CLAIM: Final = table_of(ClaimRow)
+_OPEN: Final = table_of(OpenClaimRow)
+_OUTBOX: Final = table_of(OutboxRow)
+_EVIDENCE: Final = table_of(EvidenceRow)
+FAR_AWAY_MS: Final = 2**62
+"""The due time of a claim that waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """An accepted claim with what its evidence must name. `attempts` counts emissions; `is_open` while it is owed."""
+
+    claim_id: int
+    claim_ref: bytes
+    version: int
+    submitter: str
+    payer: str
+    commitment: bytes
+    is_open: bool
+    attempts: int
+    evidence_step: int
+    """The result of which evidence is held, −1 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A verified document about a claim. `final` ends the duty; otherwise (pended) it only stops the sending."""
+
+    duty: Duty
+    outcome: int
+    step: int
+    document: bytes
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    claim_id: int
+    attempt: int
+
+
+async def load_duties(connection: AsyncConnection, keys: Iterable[tuple[bytes, int]]) -> dict[tuple[bytes, int], Duty]:
+    """The duties for the claims named by (claim_ref, version), as far as they exist."""
+    wanted = set(keys)
+    found: dict[tuple[bytes, int], Duty] = {}
+    for refs in chunks(sorted({ref for ref, _ in wanted})):
+        for row in await connection.execute(_DUTY.where(_CLAIM.c.claim_ref.in_(refs))):
+            duty = _duty(row)
+            if (duty.claim_ref, duty.version) in wanted:
+                found[duty.claim_ref, duty.version] = duty
+    return found
+
+
+_DUTY: Final = (
+    select(
+        _CLAIM.c.id, _CLAIM.c.claim_ref, _CLAIM.c.version, _CLAIM.c.submitter, _CLAIM.c.payer, _CLAIM.c.commitment,
+        _OPEN.c.attempt, _EVIDENCE.c.step, _EVIDENCE.c.attempts,
+    )
+    .outerjoin(_OPEN, _OPEN.c.claim_id == _CLAIM.c.id)
+    .outerjoin(_EVIDENCE, _EVIDENCE.c.claim_id == _CLAIM.c.id)
+)  # fmt: skip
+
+
+def _duty(row: Any) -> Duty:
+    return Duty(
+        row.id, bytes(row.claim_ref), row.version, row.submitter, row.payer, bytes(row.commitment),
+        row.attempt is not None, row.attempt or row.attempts or 1, -1 if row.step is None else row.step,
+    )  # fmt: skip
+
+
+async def record(connection: AsyncConnection, evidence: Sequence[Evidence], now_ms: int) -> None:
+    """Keeps the documents, closes what is final and parks what waits for a person. The caller commits."""
+    if not evidence:
+        return
+    await connection.execute(_keep_newer(connection), [_evidence_row(e, now_ms) for e in evidence])
+    for some in chunks([e.duty.claim_id for e in evidence if e.final]):
+        await connection.execute(delete(_OPEN).where(_OPEN.c.claim_id.in_(some)))
+        await connection.execute(delete(_OUTBOX).where(_OUTBOX.c.claim_id.in_(some)))
+    for some in chunks([e.duty.claim_id for e in evidence if not e.final]):
+        parked = update(_OPEN).where(_OPEN.c.claim_id.in_(some)).values(pended=True, due_ms=FAR_AWAY_MS)
+        await connection.execute(parked)
+
+
+def _keep_newer(connection: AsyncConnection) -> Any:
+    """Inserts a document, or replaces one about an earlier result of the same claim."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(_EVIDENCE)
+    changed = {c.name: statement.excluded[c.name] for c in _EVIDENCE.columns if c.name != "claim_id"}
+    newer = _EVIDENCE.c.step < statement.excluded.step
+    return statement.on_conflict_do_update(index_elements=["claim_id"], set_=changed, where=newer)
+
+
+def _evidence_row(evidence: Evidence, now_ms: int) -> dict[str, Any]:
+    return {
+        "claim_id": evidence.duty.claim_id,
+        "verified_ms": now_ms,
+        "outcome": evidence.outcome,
+        "step": evidence.step,
+        "attempts": evidence.duty.attempts,
+        "document": evidence.document,
+    }
+
+
+async def overdue(connection: AsyncConnection, now_ms: int, limit: int) -> list[Overdue]:
+    """Open claims whose time has come, longest overdue first; one that still waits in the outbox has not been late."""
+    question = (
+        select(_OPEN.c.claim_id, _OPEN.c.attempt)
+        .outerjoin(_OUTBOX, _OUTBOX.c.claim_id == _OPEN.c.claim_id)
+        .where(and_(_OPEN.c.due_ms <= now_ms, _OUTBOX.c.claim_id.is_(None)))
+        .order_by(_OPEN.c.due_ms)
+        .limit(limit)
+    )
+    return [Overdue(row.claim_id, row.attempt) for row in await connection.execute(question)]
+
+
+async def send_again(connection: AsyncConnection, claims: Sequence[tuple[Overdue, int]]) -> None:
+    """Puts overdue claims into the outbox with the next attempt; each comes with its next due time."""
+    if not claims:
+        return
+    await connection.execute(
+        _OUTBOX.insert(), [{"claim_id": o.claim_id, "attempt": o.attempt + 1, "lease_ms": 0} for o, _ in claims]
+    )
+    later = (
+        update(_OPEN)
+        .where(_OPEN.c.claim_id == bindparam("late_id"))
+        .values(attempt=bindparam("next_attempt"), due_ms=bindparam("next_due"))
+    )
+    rows = [{"late_id": o.claim_id, "next_attempt": o.attempt + 1, "next_due": due} for o, due in claims]
+    await connection.execute(later, rows)
+
+
+async def open_counts(connection: AsyncConnection) -> tuple[int, int, int]:
+    """Open claims, those of them that wait for a person, and those sent more than once."""
+    pended = func.count().filter(_OPEN.c.pended)
+    again = func.count().filter(_OPEN.c.attempt > 1)
+    row = (await connection.execute(select(func.count(), pended, again).select_from(_OPEN))).one()
+    return int(row[0]), int(row[1]), int(row[2])
