@@ -1,0 +1,59 @@
+"""Structured logs: an event's name and key-values, as JSON lines or for a console.
+
+Only the shell logs. Identifiers, never claim contents: values that are bytes longer than an identifier or whole
+containers are cut, so that a careless call cannot write a claim into a log.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+
+LONGEST_TEXT: Final = 300
+LONGEST_IDENTIFIER: Final = 32
+"""Bytes; a digest."""
+
+
+def configure_logging(service: str, level: str = "info", style: str = "json") -> None:
+    """Sends every log line of this process to stderr. Call once, in `__main__`."""
+    numeric = getattr(logging, level.upper())
+    renderer: Any = structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _bounded,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(numeric),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING), force=True)
+
+
+def get_logger(name: str) -> Any:
+    """A logger whose lines carry the part's name: `log.info("claims_accepted", count=7)`."""
+    return structlog.get_logger().bind(part=name)
+
+
+def _bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, bytes):
+            event[key] = value.hex() if len(value) <= LONGEST_IDENTIFIER else f"{len(value)} bytes"
+        elif isinstance(value, str) and len(value) > LONGEST_TEXT and key != "exception":
+            event[key] = value[:LONGEST_TEXT] + "…"
+        elif isinstance(value, dict | list | tuple | set):
+            event[key] = f"{type(value).__name__} of {len(value)}"
+    return event

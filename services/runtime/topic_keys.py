@@ -1,0 +1,195 @@
+"""Encryption of Kafka record values under a topic's key of the day.
+
+A day's key is 32 random bytes, made by the first process that writes to the topic on that day (UTC) and wrapped by HPKE
+to every service that writes or reads the topic. The wraps are one public file, `<keys>/<topic>/<day>.json`, put in place
+by an atomic link, so that of several creators one wins and the others take its key.
+
+A sealed value is nonce (12 bytes) ‖ AES-256-GCM ciphertext with tag; the header `key-id` names the key as
+`<day>.<first 8 hex digits of SHA-256 of the key>`. The additional data binds topic, record key and schema, each behind
+its length, so that a value cannot be moved to another topic, key or meaning.
+Source: architecture.md, Who runs what; security.md, Envelope.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from runtime.network import Network
+from runtime.topics import named_topics
+
+KEY_ID: Final = "key-id"
+CACHED_KEYS: Final = 512
+NONCE_BYTES: Final = 12
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+Headers = Sequence[tuple[str, bytes]]
+
+
+class SealedValueError(ValueError):
+    """A record value that cannot be opened. `kind` is a stable word for dead-letter headers and metrics."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class _DayKey:
+    id: str
+    cipher: AESGCM
+
+
+def recipients_of(network: Network) -> Callable[[str], Mapping[str, str]]:
+    """From a topic's name (or its dead-letter topic's) to who may open it: `<organisation>/<service>` → X25519, hex.
+
+    Raises KeyError for a name that the table does not give.
+    """
+    table: dict[str, Mapping[str, str]] = {}
+    for topic in named_topics(network.payers, [o.id for o in network.organisations]):
+        wraps = {f"{e.organisation}/{e.service}": e.hpke_public for e in network.recipients(topic)}
+        table[topic.name] = table[topic.dead_letter_name] = wraps
+    return table.__getitem__
+
+
+class TopicKeys:
+    """Seals and opens record values for one service. Keys are read when first needed; at most 512 are held.
+
+    `me` is `<organisation>/<service>`; `recipients` gives a topic's wraps (see `recipients_of`); `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        me: str,
+        private: X25519PrivateKey,
+        recipients: Callable[[str], Mapping[str, str]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._me = me
+        self._private = private
+        self._recipients = recipients
+        self._clock = clock
+        self._held: OrderedDict[tuple[str, str], _DayKey] = OrderedDict()
+
+    def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+        """The encrypted value and the header that names its key."""
+        today = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).date().isoformat()
+        day_key = self._held.get((topic, today)) or self._remember(topic, today, self._read_or_make(topic, today))
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        sealed = nonce + day_key.cipher.encrypt(nonce, value, additional_data(topic, key, schema))
+        return sealed, [(KEY_ID, day_key.id.encode())]
+
+    def open(self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Headers) -> bytes:
+        """The value in clear. Raises SealedValueError where header, key or ciphertext is wrong or missing."""
+        key_id = next((v.decode("ascii", "replace") for k, v in headers if k == KEY_ID), "")
+        day = key_id.partition(".")[0]
+        if not _is_day(day):
+            raise SealedValueError("no-key-id", f"the header {KEY_ID} is missing or names no day")
+        day_key = self._held.get((topic, day)) or self._remember(topic, day, self._read(topic, day))
+        if day_key.id != key_id:
+            raise SealedValueError("unknown-key", f"key {key_id} of {topic} is not the day's key")
+        if len(value) < NONCE_BYTES + 16:
+            raise SealedValueError("short-value", f"{len(value)} bytes hold no nonce and tag")
+        try:
+            return day_key.cipher.decrypt(value[:NONCE_BYTES], value[NONCE_BYTES:], additional_data(topic, key, schema))
+        except InvalidTag as error:
+            raise SealedValueError("bad-tag", f"the value does not open as {schema} of {topic}") from error
+
+    def _remember(self, topic: str, day: str, key: bytes) -> _DayKey:
+        found = _DayKey(f"{day}.{hashlib.sha256(key).hexdigest()[:8]}", AESGCM(key))
+        self._held[topic, day] = found
+        if len(self._held) > CACHED_KEYS:
+            self._held.popitem(last=False)
+        return found
+
+    def _path(self, topic: str, day: str) -> Path:
+        return self._directory / topic / f"{day}.json"
+
+    def _read(self, topic: str, day: str) -> bytes:
+        """The day's key from its file."""
+        path = self._path(topic, day)
+        try:
+            wrapped = json.loads(path.read_text())["wraps"][self._me]
+            return _SUITE.decrypt(bytes.fromhex(wrapped), self._private, _context(topic, day))
+        except FileNotFoundError as error:
+            raise SealedValueError("unknown-key", f"no key of {topic} for {day} at {path}") from error
+        except KeyError as error:
+            raise SealedValueError("not-a-recipient", f"{self._me} may not open {topic} of {day}") from error
+        except (ValueError, InvalidTag) as error:
+            raise SealedValueError("bad-wrap", f"{path} does not open for {self._me}") from error
+
+    def _read_or_make(self, topic: str, day: str) -> bytes:
+        if not self._path(topic, day).exists():
+            self._make(topic, day)
+        return self._read(topic, day)
+
+    def _make(self, topic: str, day: str) -> None:
+        """Makes the day's key unless another process was first."""
+        key = secrets.token_bytes(32)
+        wraps = {
+            name: _SUITE.encrypt(
+                key, X25519PublicKey.from_public_bytes(bytes.fromhex(public)), _context(topic, day)
+            ).hex()
+            for name, public in self._recipients(topic).items()
+        }
+        path = self._path(topic, day)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        with temporary.open("w") as file:
+            json.dump({"topic": topic, "day": day, "wraps": wraps}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass  # another process was first: its key is the day's
+        finally:
+            temporary.unlink()
+        _sync_directory(path.parent)
+
+
+def forget_keys(directory: Path, before: datetime.date) -> int:
+    """Deletes the wraps of days before `before`, after which their records cannot be opened. Returns how many."""
+    old = [p for p in directory.glob("*/*.json") if _is_day(p.stem) and datetime.date.fromisoformat(p.stem) < before]
+    for path in old:
+        path.unlink()
+    return len(old)
+
+
+def additional_data(topic: str, key: bytes | None, schema: str) -> bytes:
+    """topic ‖ key ‖ schema, each behind its length in 4 bytes; no key is the empty key."""
+    parts = (topic.encode(), key or b"", schema.encode())
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def _context(topic: str, day: str) -> bytes:
+    return f"claimledger/v1/topic-key {topic} {day}".encode()
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the link durable: a key that is lost takes the day's records with it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
