@@ -67,11 +67,9 @@ class Findings:
 
 
 def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Finding]:
-    """The domain claim of a message, or every finding that keeps it from being one."""
+    """The domain claim of a message, or every finding that keeps it from being one. Unknown fields are not looked for:
+    that is done once, from the request on."""
     out = Findings()
-    unknown_fields(message, path, out)
-    if out.found:
-        return out.found
     claim = Claim(
         _header(message.header, f"{path}.header", out),
         _parties(message.parties, f"{path}.parties", out),
@@ -83,12 +81,14 @@ def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Find
     return out.found or claim
 
 
-def unknown_fields(message: Message, path: str, out: Findings) -> None:
-    """A finding for each field that the schema does not have, here and in every message below."""
+def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = True) -> None:
+    """A finding for each field that the schema does not have, here and, where `deep`, in every message below."""
     if len(UnknownFieldSet(message)):
         for field in UnknownFieldSet(message):
             name = message.DESCRIPTOR.name
-            out.add("intake.unknown_field", path, f"field number {field.field_number} is not one of {name}'s")
+            out.add("intake.unknown_field", path or "request", f"field number {field.field_number} is not one of {name}'s")
+    if not deep:
+        return
     for name, repeated in _message_fields(type(message)):
         if not repeated:
             if message.HasField(name):

@@ -61,7 +61,6 @@ class Round:
     """Newly held: claim id, event, since when."""
     released: Sequence[int]
     """Ids of claims of which held events were taken or dropped."""
-    offsets: Mapping[Partition, int]
 
 
 async def load_claims(connection: AsyncConnection, keys: Iterable[ClaimKey]) -> dict[ClaimKey, KnownClaim]:
