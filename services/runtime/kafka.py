@@ -1,0 +1,208 @@
+"""Kafka as this system uses it: producers, consumers, topics from the table, and sealed batches of records.
+
+Producers are idempotent with acks=all and snappy. Consumers never commit by themselves. Values are sealed under the
+topic's key of the day, and CloudEvents attributes travel as headers (binary mode).
+Source: stack.md, aiokafka; Shape that decides the speed; architecture.md, Parts.
+"""
+
+import asyncio
+import datetime
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from runtime.stage import Out
+from runtime.topic_keys import TopicKeys
+from runtime.topics import DEAD_LETTER_RETENTION_MS, NamedTopic, bucket_of
+
+MAX_RECORD_BYTES: Final = 1_000_000
+"""Of one sealed value; the broker's own limit is 1,048,588 with headers."""
+BATCH_BYTES: Final = 512 * 1024
+CONTENT_TYPE: Final = "application/protobuf"
+CREATE_TIMEOUT_MS: Final = 30_000
+
+
+def make_producer(kafka: str, client_id: str, *, transactional_id: str | None = None, linger_ms: int = 2) -> Any:
+    """An idempotent AIOKafkaProducer, not started. With a transactional id it fences earlier holders of the id."""
+    return AIOKafkaProducer(
+        bootstrap_servers=kafka,
+        client_id=client_id,
+        acks="all",
+        enable_idempotence=True,
+        transactional_id=transactional_id,
+        compression_type="snappy",
+        max_batch_size=BATCH_BYTES,
+        max_request_size=1_048_576,
+        linger_ms=linger_ms,
+        request_timeout_ms=30_000,
+    )
+
+
+def make_consumer(
+    kafka: str,
+    *topics: str,
+    group: str | None,
+    client_id: str,
+    read_committed: bool = False,
+    session_timeout_ms: int = 10_000,
+) -> Any:
+    """An AIOKafkaConsumer from the earliest record without automatic commits, not started.
+
+    `read_committed` is needed on topics that a transactional publisher writes (settlements, blocks).
+    """
+    return AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=kafka,
+        client_id=client_id,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed" if read_committed else "read_uncommitted",
+        session_timeout_ms=session_timeout_ms,
+        heartbeat_interval_ms=max(500, session_timeout_ms // 5),
+        max_poll_interval_ms=120_000,
+        max_partition_fetch_bytes=2 * 1_048_576,
+        fetch_max_wait_ms=250,
+    )
+
+
+async def create_topics(kafka: str, topics: Iterable[NamedTopic], buckets: int) -> list[str]:
+    """Creates what is missing, dead-letter topics too, and returns the names it created.
+
+    Raises KafkaError where the broker refuses, for example without the right.
+    """
+    wanted = [new for topic in topics for new in _new_topics(topic, buckets)]
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="claimledger-topics")
+    await admin.start()
+    try:
+        answer = await admin.create_topics(wanted, timeout_ms=CREATE_TIMEOUT_MS)
+    finally:
+        await admin.close()
+    created = []
+    for name, code, *rest in answer.topic_errors:
+        if code == 0:
+            created.append(name)
+        elif code != TopicAlreadyExistsError.errno:
+            raise for_code(code)(f"topic {name} cannot be created: {rest}")
+    return created
+
+
+def _new_topics(topic: NamedTopic, buckets: int) -> list[NewTopic]:
+    row = topic.row
+    policy = {"cleanup.policy": "compact"} if row.retention_ms is None else {"retention.ms": str(row.retention_ms)}
+    made = [NewTopic(topic.name, row.partitions or buckets, 1, topic_configs=policy)]
+    if row.dead_letters:
+        retention = {"retention.ms": str(DEAD_LETTER_RETENTION_MS)}
+        made.append(NewTopic(topic.dead_letter_name, 1, 1, topic_configs=retention))
+    return made
+
+
+async def wait_for_kafka(kafka: str, timeout_s: float = 30.0) -> None:
+    """Returns when a broker answers. Raises ConnectionError naming the address after `timeout_s`."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="claimledger-wait", request_timeout_ms=3000)
+        try:
+            await admin.start()
+        except (KafkaError, OSError) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise ConnectionError(f"no Kafka broker answers at {kafka} ({type(error).__name__})") from error
+            await asyncio.sleep(0.3)
+        else:
+            return
+        finally:
+            await admin.close()
+
+
+def cloud_event(
+    event_id: str, event_type: str, source: str, time_ms: int, traceparent: bytes | None = None
+) -> list[tuple[str, bytes]]:
+    """The headers of an event. `event_type` is the schema's full name; `time_ms` is since 1970-01-01 UTC."""
+    when = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", when.replace("+00:00", "Z").encode()),
+        ("content-type", CONTENT_TYPE.encode()),
+    ]
+    return headers if traceparent is None else [*headers, ("traceparent", traceparent)]
+
+
+def new_traceparent() -> bytes:
+    """A W3C traceparent that starts a new, sampled trace."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01".encode()
+
+
+class SealingProducer:
+    """Seals records and sends them in whole batches, one for each partition: 3.5 µs a record rather than 17.
+
+    `source` becomes `ce_source`. The producer inside is started and stopped by the owner (or use `async with`).
+    """
+
+    def __init__(self, producer: Any, keys: TopicKeys, source: str) -> None:
+        self.producer = producer
+        self._keys = keys
+        self._source = source
+
+    async def __aenter__(self) -> Self:
+        await self.producer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.producer.stop()
+
+    async def send_all(self, outs: Sequence[Out], time_ms: int, traceparent: bytes | None = None) -> None:
+        """Sends the records and returns when the broker has confirmed every one, in order within a partition.
+
+        Raises KafkaError where one is not confirmed: any of them may then have arrived or not.
+        """
+        await confirmed(await self.begin(outs, time_ms, traceparent))
+
+    async def begin(
+        self, outs: Sequence[Out], time_ms: int, traceparent: bytes | None = None
+    ) -> list["asyncio.Future[Any]"]:
+        """Queues the records and returns futures of their batches; for pipelining and for transactions."""
+        groups: dict[tuple[str, int], list[Out]] = defaultdict(list)
+        for out in outs:
+            groups[out.topic, await self._partition(out)].append(out)
+        futures = []
+        for (topic, partition), records in groups.items():
+            batch = self.producer.create_batch()
+            for out in records:
+                record = self._record(out, time_ms, traceparent)
+                if batch.append(timestamp=time_ms, **record) is None:
+                    futures.append(await self.producer.send_batch(batch, topic, partition=partition))
+                    batch = self.producer.create_batch()
+                    batch.append(timestamp=time_ms, **record)
+            futures.append(await self.producer.send_batch(batch, topic, partition=partition))
+        return futures
+
+    async def _partition(self, out: Out) -> int:
+        """The named partition, or the key's bucket over the topic's partitions."""
+        if out.partition is not None:
+            return out.partition
+        return bucket_of(out.key, len(await self.producer.partitions_for(out.topic)))
+
+    def _record(self, out: Out, time_ms: int, traceparent: bytes | None) -> dict[str, Any]:
+        headers = cloud_event(out.event_id, out.schema, self._source, time_ms, traceparent)
+        value = out.value
+        if value is not None and out.sealed:
+            value, key_headers = self._keys.seal(out.topic, out.key, out.schema, value)
+            headers += key_headers
+        if value is not None and len(value) > MAX_RECORD_BYTES:
+            raise ValueError(f"a record of {len(value)} bytes for {out.topic}, at most {MAX_RECORD_BYTES} are allowed")
+        return {"key": out.key, "value": value, "headers": [*headers, *out.headers]}
+
+
+async def confirmed(futures: Sequence["asyncio.Future[Any]"]) -> None:
+    """Waits for all futures, then raises the first failure, so that none is left unawaited."""
+    for result in await asyncio.gather(*futures, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
