@@ -10,7 +10,14 @@ from claimledger.intake.v1 import intake_pb2
 from claims.finding import Finding
 from claims.identifiers import control_number
 from claims.status import StatusEvent
-from runtime.errors import AlreadyExistsError, InvalidArgumentError, ResourceExhaustedError, RpcError, Violation, code_of
+from runtime.errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    RpcError,
+    Violation,
+    code_of,
+)
 
 CONFLICT: Final = "this client_key was used before with another body"
 

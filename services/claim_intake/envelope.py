@@ -118,7 +118,11 @@ def new_wrapping_key(
 ) -> WrappingKey:
     """Wraps a fresh key for every recipient; about 80 µs each."""
     wraps = tuple(
-        Wrap(r.organisation, r.service, _HPKE.encrypt(key, r.public_key, info=_info(key_id, payer, submitter, r.organisation)))
+        Wrap(
+            r.organisation,
+            r.service,
+            _HPKE.encrypt(key, r.public_key, info=_info(key_id, payer, submitter, r.organisation)),
+        )
         for r in recipients
     )
     return WrappingKey(key_id, key, payer, submitter, WRAP_LIST.encode(WrapList(wraps)))

@@ -83,10 +83,10 @@ def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Find
 
 def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = True) -> None:
     """A finding for each field that the schema does not have, here and, where `deep`, in every message below."""
-    if len(UnknownFieldSet(message)):
-        for field in UnknownFieldSet(message):
-            name = message.DESCRIPTOR.name
-            out.add("intake.unknown_field", path or "request", f"field number {field.field_number} is not one of {name}'s")
+    unknown: Any = UnknownFieldSet(message)
+    for index in range(len(unknown)):
+        description = f"field number {unknown[index].field_number} is not one of {message.DESCRIPTOR.name}'s"
+        out.add("intake.unknown_field", path or "request", description)
     if not deep:
         return
     for name, repeated in _message_fields(type(message)):
@@ -102,10 +102,9 @@ def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = T
 
 
 @cache
-def _message_fields(kind: type[Message]) -> tuple[tuple[str, bool], ...]:
+def _message_fields(kind: Any) -> tuple[tuple[str, bool], ...]:
     """The fields of a message type that hold messages: name, and whether repeated."""
-    fields: Any = kind.DESCRIPTOR.fields
-    return tuple((f.name, bool(f.is_repeated)) for f in fields if f.message_type is not None)
+    return tuple((f.name, bool(f.is_repeated)) for f in kind.DESCRIPTOR.fields if f.message_type is not None)
 
 
 def _header(message: claim_pb2.Header, path: str, out: Findings) -> Header:
@@ -151,7 +150,7 @@ def _diagnoses(messages: Sequence[claim_pb2.Diagnosis], path: str, out: Findings
 
 def _diagnosis(code: str, path: str, out: Findings) -> Diagnosis:
     """One spelling for a code: upper case, without the dot."""
-    if len(code) > 3 and code[3] == ".":  # noqa: PLR2004  the category's three characters
+    if len(code) > 3 and code[3] == ".":
         code = code[:3] + code[4:]
     return Diagnosis(_text(code.upper() if code.isascii() else code, 1, 8, path, "code", out))
 
@@ -230,7 +229,7 @@ def _attachments(messages: Sequence[claim_pb2.Attachment], path: str, out: Findi
 
 
 def _attachment(message: claim_pb2.Attachment, path: str, out: Findings) -> Attachment:
-    if len(message.digest) != 32:  # noqa: PLR2004  SHA-256
+    if len(message.digest) != 32:
         out.add("intake.length", f"{path}.digest", f"{len(message.digest)} bytes where a SHA-256 digest has 32")
     return Attachment(message.digest, _text(message.media_type, 0, 64, path, "media_type", out), message.size_bytes)
 

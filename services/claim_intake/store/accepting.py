@@ -107,9 +107,7 @@ async def _spend_keys(connection: AsyncConnection, candidates: Sequence[Candidat
     ]
     result = await connection.execute(insert_or_ignore(connection, _KEY), rows)
     if result.rowcount == len(rows):  # only SQLite counts the rows of many inserts
-        return [
-            Decision(Verdict.NEW, c.claim_ref, c.version, first_id + i) for i, c in enumerate(candidates)
-        ]
+        return [Decision(Verdict.NEW, c.claim_ref, c.version, first_id + i) for i, c in enumerate(candidates)]
     kept = await _kept_keys(connection, [c.fingerprint.key for c in candidates])
     return [_decision(c, first_id + i, kept[c.fingerprint.key]) for i, c in enumerate(candidates)]
 

@@ -46,6 +46,12 @@ async def release_leases(connection: AsyncConnection) -> None:
     await connection.execute(update(_OUTBOX).values(lease_ms=0))
 
 
+async def lease_wanted(connection: AsyncConnection, now_ms: int) -> bool:
+    """Whether any row is free; asked first, so that an idle scan writes nothing."""
+    question = select(_OUTBOX.c.claim_id).where(_OUTBOX.c.lease_ms <= now_ms).limit(1)
+    return (await connection.execute(question)).first() is not None
+
+
 async def lease(connection: AsyncConnection, now_ms: int, until_ms: int, limit: int) -> list[tuple[int, int]]:
     """Takes up to `limit` free rows, oldest first, and holds them until `until_ms`: (claim_id, attempt) each."""
     free = (

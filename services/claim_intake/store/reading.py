@@ -117,15 +117,11 @@ def stored_event(row: Any) -> StatusEvent:
 
 
 def _is_party(organisation: str) -> ColumnElement[bool]:
-    return or_(
-        _CLAIM.c.submitter == organisation, _CLAIM.c.payer == organisation, _STATE.c.payee == organisation
-    )
+    return or_(_CLAIM.c.submitter == organisation, _CLAIM.c.payer == organisation, _STATE.c.payee == organisation)
 
 
 def _is_event_party(organisation: str) -> ColumnElement[bool]:
-    return or_(
-        _EVENT.c.submitter == organisation, _EVENT.c.payer == organisation, _EVENT.c.payee == organisation
-    )
+    return or_(_EVENT.c.submitter == organisation, _EVENT.c.payer == organisation, _EVENT.c.payee == organisation)
 
 
 def _views(*, with_proof: bool) -> Select[Any]:

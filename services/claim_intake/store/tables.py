@@ -76,7 +76,7 @@ class ClientKeyRow(SQLModel, table=True):
     """Which claim an idempotency key was spent on; outlives everything else."""
 
     __tablename__ = "client_key"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012  SQLAlchemy reads it as it stands
+    __table_args__ = {"sqlite_with_rowid": False}
     key: bytes = Field(sa_column=Column(LargeBinary(16), primary_key=True))
     body: bytes = Field(sa_column=Column(LargeBinary(32), nullable=False))
     claim_ref: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
@@ -87,6 +87,7 @@ class OutboxRow(SQLModel, table=True):
     """A claim that is to be sent into the pipeline and of which the broker has not yet confirmed the receipt."""
 
     __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_lease", "lease_ms"),)
     claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
     attempt: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     lease_ms: int = Field(sa_column=Column(BigInteger, nullable=False))

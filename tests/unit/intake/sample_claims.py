@@ -25,7 +25,9 @@ def sample_claim(payer: str = "payer-one", lines: int = 2) -> claim_pb2.Claim:
     claim.diagnoses.add(code="E11.9")
     claim.diagnoses.add(code="i10")
     for number in range(1, lines + 1):
-        line = claim.lines.add(number=number, units=1, charge_cents=12_500, procedure="99213", diagnosis_pointers=[1, 2])
+        line = claim.lines.add(
+            number=number, units=1, charge_cents=12_500, procedure="99213", diagnosis_pointers=[1, 2]
+        )
         line.modifiers.append("25")
         first = getattr(line, "from")
         first.year, first.month, first.day = 2026, 11, 2

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("lease_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("claim_id", "attempt"),
     )
+    op.create_index("ix_outbox_lease", "outbox", ["lease_ms"], unique=False)
     op.create_table(
         "reader_offset",
         sa.Column("reader", sa.String(), nullable=False),
@@ -146,6 +147,7 @@ def downgrade() -> None:
     op.drop_table("wrapping_key")
     op.drop_table("status_event")
     op.drop_table("reader_offset")
+    op.drop_index("ix_outbox_lease", table_name="outbox")
     op.drop_table("outbox")
     op.drop_index("ix_open_claim_due", table_name="open_claim")
     op.drop_table("open_claim")
