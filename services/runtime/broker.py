@@ -105,6 +105,7 @@ class LocalKafka:
             )
         self._pid_file.write_text(f"{child.pid} {psutil.Process(child.pid).create_time()}")
         self._wait_started(child, offset)
+        child.returncode = 0  # from here on the pid file stands for the process, not this object
 
     def prepare(self) -> None:
         """Everything before the process starts: jars there, ports free, directory formatted."""
