@@ -6,6 +6,7 @@ record, so the relay may die between any two steps: its successor sends again wh
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ class Relay:
         self._waiting: deque[Emission] = deque()
         self._in_hand: set[RowKey] = set()
         self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._last_flush = 0
         self._log = get_logger("relay")
         self.writer: GroupCommit | None = None
@@ -89,9 +92,9 @@ class Relay:
 
     async def settle(self, seconds: float) -> None:
         """Waits until nothing is in hand, at most so long; what remains is sent after the next start."""
-        until = asyncio.get_running_loop().time() + seconds
-        while self._in_hand and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
 
     async def run(self) -> None:
         """Sends and scans until cancelled; waits where the broker is away, while claims go on being accepted."""
@@ -142,6 +145,8 @@ class Relay:
         assert self.writer is not None
         finished = list(rows)
         self._in_hand.difference_update(finished)
+        if not self._in_hand:
+            self._empty.set()
         self.writer.finish(finished)
 
     async def _scan_forever(self) -> None:
@@ -191,6 +196,7 @@ class Relay:
     def _take(self, emission: Emission) -> None:
         self._in_hand.add((emission.claim_id, emission.attempt))
         self._waiting.append(emission)
+        self._empty.clear()
         self._wake.set()
 
 

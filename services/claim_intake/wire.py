@@ -89,7 +89,7 @@ def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = T
         out.add("intake.unknown_field", path or "request", description)
     if not deep:
         return
-    for name, repeated in _message_fields(type(message)):
+    for name, repeated in _message_fields(message.DESCRIPTOR):
         if not repeated:
             if message.HasField(name):
                 unknown_fields(getattr(message, name), f"{path}.{name}" if path else name, out)
@@ -102,9 +102,9 @@ def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = T
 
 
 @cache
-def _message_fields(kind: Any) -> tuple[tuple[str, bool], ...]:
+def _message_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
     """The fields of a message type that hold messages: name, and whether repeated."""
-    return tuple((f.name, bool(f.is_repeated)) for f in kind.DESCRIPTOR.fields if f.message_type is not None)
+    return tuple((f.name, bool(f.is_repeated)) for f in descriptor.fields if f.message_type is not None)
 
 
 def _header(message: claim_pb2.Header, path: str, out: Findings) -> Header:

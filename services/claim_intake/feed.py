@@ -1,0 +1,172 @@
+"""From the ordered events to each party's topics: `org.<id>.status` and the compacted `org.<id>.status.latest`.
+
+The place that has been reached is committed as a group offset inside the same Kafka transaction as the records, so a
+reader of committed records sees every event once, whenever this process dies. The database keeps a lower bound of it
+for the case that Kafka has forgotten the group after a long rest.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.structs import OffsetAndMetadata
+
+from claim_intake.store.projecting import feed_after, last_event_id, load_cursor, save_cursor
+from claim_intake.wiring import Ground
+from claimledger.events.v1 import events_pb2
+from claimledger.intake.v1 import intake_pb2
+from claims.status import StatusEvent
+from runtime.kafka import SealingProducer, confirmed, make_producer
+from runtime.log import get_logger
+from runtime.metrics import STAGE_OUTPUTS
+from runtime.stage import Out
+from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
+
+NAME: Final = "claim-intake-status-feed"
+MAX_EVENTS: Final = 1_000
+"""In one transaction."""
+LOADED_EVENTS: Final = 50
+LOADED_PAUSE_S: Final = 0.1
+"""Between transactions under load; a claim's steps then often share a transaction, and `latest` is written once."""
+IDLE_POLL_S: Final = 0.5
+SAVE_CURSOR_S: Final = 5.0
+REFRESH_S: Final = 3_600.0
+"""How often the group's offset is committed again while nothing happens; Kafka forgets it after days."""
+PAUSE_SECONDS: Final = 1.0
+
+
+class StatusFeed:
+    """The one feeder; a second one with the same transactional id fences it, and it ends its process."""
+
+    def __init__(self, ground: Ground, clock_ms: Callable[[], int]) -> None:
+        self._ground = ground
+        self._clock_ms = clock_ms
+        self._organisations = frozenset(o.id for o in ground.network.organisations)
+        self._place = TopicPartition(RAW_STATUS.name(ground.network.payers[0]), 0)
+        self._wake = asyncio.Event()
+        self._log = get_logger("status_feed")
+        self.position = 0
+        """The id of the last event that is certainly in the topics."""
+
+    def wake(self) -> None:
+        """New events are there."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Feeds until cancelled; waits where the broker is away. Raises ProducerFenced where another feeder began."""
+        while True:
+            try:
+                await self._feed_forever()
+            except ProducerFenced:
+                raise
+            except (KafkaError, OSError) as error:
+                self._log.warning("broker_away", type=type(error).__name__)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _feed_forever(self) -> None:
+        ground = self._ground
+        producer = make_producer(ground.kafka, NAME, transactional_id=NAME)
+        feed = SealingProducer(producer, ground.topic_keys, NAME)
+        try:
+            await producer.start()  # ends a transaction that a predecessor left open
+            self.position = await self._start_position()
+            self._log.info("feed_connected", position=self.position)
+            await self._transactions_forever(feed)
+        finally:
+            await producer.stop()
+
+    async def _transactions_forever(self, feed: SealingProducer) -> None:
+        saved = written = time.monotonic()
+        while True:
+            self._wake.clear()
+            async with self._ground.database.reading() as connection:
+                events = await feed_after(connection, self.position, MAX_EVENTS)
+            now = time.monotonic()
+            if events or now - written > REFRESH_S:
+                await self._transaction(feed, events)
+                written = now
+            if now - saved > SAVE_CURSOR_S and events:
+                saved = now
+                await self._save()
+            await self._rest(len(events))
+
+    async def _rest(self, events: int) -> None:
+        if events >= LOADED_EVENTS:
+            await asyncio.sleep(0 if events == MAX_EVENTS else LOADED_PAUSE_S)
+        elif not events:
+            try:
+                await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+            except TimeoutError:
+                return
+
+    async def _transaction(self, feed: SealingProducer, events: Sequence[tuple[int, StatusEvent]]) -> None:
+        """The events' records and the new place, together or not at all."""
+        position = events[-1][0] if events else self.position
+        outs = records_of([event for _, event in events], self._organisations, self._ground.network.buckets)
+        async with feed.producer.transaction():
+            await confirmed(await feed.begin(outs, self._clock_ms()))
+            await feed.producer.send_offsets_to_transaction({self._place: OffsetAndMetadata(position, "")}, NAME)
+        self.position = position
+        STAGE_OUTPUTS.labels(NAME).inc(len(outs))
+
+    async def _start_position(self) -> int:
+        committed = await committed_position(self._ground.kafka, self._place)
+        async with self._ground.database.reading() as connection:
+            bound = await load_cursor(connection, NAME)
+            newest = await last_event_id(connection)
+        position = max(committed, bound)
+        if position > newest:
+            self._log.error("feed_ahead_of_database", position=position, newest=newest)
+            return bound
+        return position
+
+    async def _save(self) -> None:
+        async with self._ground.database.writing() as connection:
+            await save_cursor(connection, NAME, self.position)
+
+
+async def committed_position(kafka: str, place: TopicPartition) -> int:
+    """The offset that the last committed transaction left for the feed's group, 0 where there is none."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id=NAME)
+    await admin.start()
+    try:
+        offsets: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(NAME)
+    finally:
+        await admin.close()
+    found = offsets.get(place)
+    return max(0, found.offset) if found is not None else 0
+
+
+def records_of(events: Sequence[StatusEvent], organisations: frozenset[str], buckets: int) -> list[Out]:
+    """For each event a record to each of its parties, and for each claim and party the latest of them."""
+    outs: list[Out] = []
+    latest: dict[tuple[str, bytes], Out] = {}
+    for event in events:
+        value = _message(event).SerializeToString()
+        event_id, partition = event.id.hex(), bucket_of(event.claim_ref, buckets)
+        for party in dict.fromkeys((event.submitter, event.payer, event.payee)):
+            if party in organisations:
+                key = event.claim_ref
+                outs.append(Out(STATUS.name(party), key, value, STATUS.schema, event_id, partition))
+                latest[party, key] = Out(
+                    LATEST_STATUS.name(party), key, value, LATEST_STATUS.schema, event_id, partition
+                )
+    return [*outs, *latest.values()]
+
+
+def _message(event: StatusEvent) -> events_pb2.StatusEvent:
+    return events_pb2.StatusEvent(
+        claim_ref=event.claim_ref,
+        version=event.version,
+        status=intake_pb2.ClaimStatus.ValueType(event.status),
+        step=event.step,
+        time_ms=event.time_ms,
+        submitter=event.submitter,
+        payer=event.payer,
+        payee=event.payee,
+        detail=event.detail,
+    )

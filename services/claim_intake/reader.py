@@ -1,0 +1,90 @@
+"""Reading Kafka with the offsets in our own database: what a round wrote and how far it had read are one transaction.
+
+No consumer group is involved: one process reads all partitions, and continues where its last transaction ended.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+
+from claim_intake.store.projecting import Partition
+from runtime.dlq import dead_letter
+from runtime.kafka import SealingProducer, make_consumer
+from runtime.log import get_logger
+from runtime.metrics import DEAD_LETTERS
+from runtime.stage import DataError
+from runtime.topic_keys import SealedValueError, TopicKeys
+from runtime.topics import NamedTopic
+
+POLL_RECORDS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What to read: topics of the table, each with all its partitions."""
+
+    topics: Sequence[NamedTopic]
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Records as they came, and where the next poll begins once they have been dealt with."""
+
+    records: list[Any]
+    offsets: dict[Partition, int]
+
+
+class OffsetReader:
+    """A consumer over a source. `name` is the client's and the dead letters' name."""
+
+    def __init__(self, name: str, kafka: str, keys: TopicKeys, source: Source, *, read_committed: bool = False) -> None:
+        self._name = name
+        self._keys = keys
+        self._source = source
+        self._tenants = {topic.name: topic for topic in source.topics}
+        self._consumer = make_consumer(kafka, group=None, client_id=name, read_committed=read_committed)
+        self._log = get_logger(name)
+
+    async def start(self, offsets: Mapping[Partition, int]) -> None:
+        """Connects and goes to where the last transaction ended; to the beginning of what is new."""
+        await self._consumer.start()
+        partitions = [TopicPartition(t.name, p) for t in self._source.topics for p in range(self._source.partitions)]
+        self._consumer.assign(partitions)
+        for partition in partitions:
+            known = offsets.get((partition.topic, partition.partition))
+            if known is None:
+                await self._consumer.seek_to_beginning(partition)
+            else:
+                self._consumer.seek(partition, known)
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def poll(self, timeout_ms: int) -> Poll:
+        """What has come, at most POLL_RECORDS."""
+        polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=POLL_RECORDS)
+        records = [record for some in polled.values() for record in some]
+        offsets = {(p.topic, p.partition): some[-1].offset + 1 for p, some in polled.items() if some}
+        return Poll(records, offsets)
+
+    def topic_of(self, record: Any) -> NamedTopic:
+        """The table's topic of a record; `tenant` says whose it is."""
+        return self._tenants[record.topic]
+
+    def open(self, record: Any) -> bytes:
+        """A record's value in clear. Raises SealedValueError."""
+        schema = self.topic_of(record).row.schema
+        return self._keys.open(record.topic, record.key, schema, record.value or b"", record.headers)
+
+    async def bury(
+        self, dead: Sequence[tuple[Any, DataError | SealedValueError]], producer: SealingProducer, time_ms: int
+    ) -> None:
+        """Sends what can never be read to the dead-letter topic, before its offset is passed."""
+        for record, error in dead:
+            DEAD_LETTERS.labels(record.topic, error.kind).inc()
+            self._log.warning("dead_letter", topic=record.topic, offset=record.offset, kind=error.kind, why=str(error))
+        if dead:
+            await producer.send_all([dead_letter(record, error, self._name) for record, error in dead], time_ms)
