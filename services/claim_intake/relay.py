@@ -75,6 +75,7 @@ class Relay:
         self._empty = asyncio.Event()
         self._empty.set()
         self._last_flush = 0
+        self._connected = False
         self._log = get_logger("relay")
         self.writer: GroupCommit | None = None
         """Set once both exist; takes the confirmed rows."""
@@ -91,7 +92,9 @@ class Relay:
         return len(self._in_hand)
 
     async def settle(self, seconds: float) -> None:
-        """Waits until nothing is in hand, at most so long; what remains is sent after the next start."""
+        """Waits until nothing is in hand, at most so long, if a broker is there; what remains is sent after the next start."""
+        if not self._connected:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -114,10 +117,12 @@ class Relay:
         try:
             await producer.producer.start()
             self._log.info("relay_connected")
+            self._connected = True
             while True:
                 await self._linger()
                 await self._flush(producer)
         finally:
+            self._connected = False
             await _stop(producer)
 
     async def _linger(self) -> None:

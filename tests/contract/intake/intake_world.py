@@ -77,7 +77,7 @@ def make_world(run: Path, kafka: str = "127.0.0.1:1", buckets: int = 2, suffix: 
     issue(authority, identity, place / "intake.pem", place / "intake.key")
     (run / "genesis.bin").write_bytes(GENESIS.encode(Genesis("test", "USD", 0, (), ())))
     network = Network(
-        name="test", chain_id="11" * 32, kafka=kafka, buckets=buckets, intake_address="127.0.0.1:0", tags_address="",
+        name="test", chain_id="11" * 32, kafka=kafka, buckets=buckets, intake_address=f"127.0.0.1:{free_port()}", tags_address="",
         organisations=organisations, replicas=(), endpoints=tuple(endpoints), pricing_keys=pricing,
         npi_organisations={"1234567893": "clinic-a" + suffix},
     )  # fmt: skip

@@ -1,0 +1,56 @@
+"""Intake as it runs, inside the test's loop, and clients of it over real mTLS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from claim_intake.serving import serve
+from claim_intake.wiring import prepare
+from claimledger.intake.v1 import intake_pb2_grpc
+from runtime.grpc_channel import open_channel
+from runtime.identity import Role
+from tests.contract.intake.intake_world import World
+
+
+@asynccontextmanager
+async def serving(world: World, database: str = "", **settings: Any) -> AsyncIterator[World]:
+    """The serving process; stopped as by SIGTERM at the end."""
+    stop = asyncio.Event()
+    ground = await prepare(world.settings(database, **settings))
+    task = asyncio.create_task(serve(ground, stop))
+    try:
+        async with client(world, "clinic-a") as stub:
+            await _answering(stub, task)
+        yield world
+    finally:
+        stop.set()
+        await task
+
+
+async def _answering(stub: Any, task: "asyncio.Task[None]") -> None:
+    channel: grpc.aio.Channel = stub.channel
+    ready = asyncio.create_task(channel.channel_ready())
+    done, _ = await asyncio.wait([ready, task], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    if task in done:
+        task.result()
+    assert ready in done
+
+
+class Client(intake_pb2_grpc.IntakeServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        super().__init__(channel)
+        self.channel = channel
+
+
+@asynccontextmanager
+async def client(world: World, organisation: str, role: Role | None = None) -> AsyncIterator[Any]:
+    """A stub with the certificate of an organisation of the world."""
+    tls = world.caller(world.named(organisation), role)
+    channel = open_channel(world.network.intake_address, tls)
+    try:
+        yield Client(channel)
+    finally:
+        await channel.close()
