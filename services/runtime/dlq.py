@@ -142,11 +142,11 @@ async def _read_all(kafka: str, topics: Sequence[str]) -> AsyncIterator[Any]:
     consumer = make_consumer(kafka, group=None, client_id="claimledger-dlq")
     await consumer.start()
     try:
+        existing = await consumer.topics()
         for topic in topics:
-            partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
-            if not partitions:
+            if topic not in existing:
                 continue
-            async for record in read_to_end(consumer, partitions):
+            async for record in read_to_end(consumer, [TopicPartition(topic, 0)]):  # dead letters have one partition
                 yield record
     finally:
         await consumer.stop()

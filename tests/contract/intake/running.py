@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 
+from claim_intake.evidence import Verify
+from claim_intake.projecting import project
 from claim_intake.serving import serve
 from claim_intake.wiring import prepare
 from claimledger.intake.v1 import intake_pb2_grpc
@@ -25,6 +27,19 @@ async def serving(world: World, database: str = "", **settings: Any) -> AsyncIte
         async with client(world, "clinic-a") as stub:
             await _answering(stub, task)
         yield world
+    finally:
+        stop.set()
+        await task
+
+
+@asynccontextmanager
+async def projecting(world: World, verify: Verify, database: str = "", **settings: Any) -> AsyncIterator[None]:
+    """The projecting process; stopped as by SIGTERM at the end."""
+    stop = asyncio.Event()
+    ground = await prepare(world.settings(database, **settings))
+    task = asyncio.create_task(project(ground, stop, verify))
+    try:
+        yield
     finally:
         stop.set()
         await task

@@ -1,0 +1,102 @@
+"""The relay against the real broker: at least once, in the payer's topic, sealed, through its own death."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from claim_intake.group_commit import GroupCommit
+from claim_intake.store.database import Database
+from claimledger.intake.v1 import intake_pb2
+from claims.claim import CLAIM
+from claims.identifiers import control_number
+from runtime.broker import LocalKafka
+from runtime.topics import SUBMITTED, NamedTopic
+from tests.contract.intake.intake_world import World, make_world
+from tests.contract.intake.pipeline import create_world_topics, eventually, read_all, submitted_claims
+from tests.contract.intake.running import client, serving
+from tests.unit.intake.sample_claims import sample_claim
+
+pytestmark = pytest.mark.kafka
+
+
+def requests(world: World, *keys: str) -> intake_pb2.SubmitClaimsRequest:
+    message = intake_pb2.SubmitClaimsRequest(sequence=1)
+    for key in keys:
+        message.claims.add(client_key=key, claim=sample_claim(world.named("payer-one")))
+    return message
+
+
+async def submit(world: World, *keys: str) -> list[str]:
+    """Control numbers of accepted claims, in order."""
+    async with client(world, "clinic-a") as clinic:
+        answers = [a async for a in clinic.SubmitClaims(iter([requests(world, *keys)]))]
+    return [a.accepted.control_number for a in answers[0].answers]
+
+
+async def sent(world: World) -> list[tuple[str, int]]:
+    """(control number, attempt) of everything in claims.submitted, in no particular order."""
+    return sorted((control_number(c.claim_ref), attempt) for c, attempt in await submitted_claims(world))
+
+
+async def outbox_rows(world: World) -> int:
+    database = Database(world.settings().database_url)
+    async with database.reading() as connection:
+        rows = int((await connection.execute(text("SELECT count(*) FROM outbox"))).scalar_one())
+    await database.close()
+    return rows
+
+
+async def test_an_accepted_claim_reaches_the_payers_topic_and_leaves_the_outbox(kafka_world: World) -> None:
+    """With its canonical bytes, its salt and day, in the partition of its member, and RECEIVED is reported."""
+    world = kafka_world
+    await create_world_topics(world)
+    async with serving(world):
+        numbers = await submit(world, "a", "b", "c")
+        assert await eventually(lambda: sent(world), sorted((n, 1) for n in numbers)) == sorted((n, 1) for n in numbers)
+        assert await eventually(lambda: outbox_rows(world), 0) == 0
+    (accepted, _), *_ = await submitted_claims(world)
+    claim = CLAIM.decode(accepted.claim)
+    assert (accepted.submitter, claim.header.payer) == (world.named("clinic-a"), world.named("payer-one"))
+    raw = await read_all(world, NamedTopic(SUBMITTED, world.named("payer-one")), "validation")
+    assert len({record.partition for record, _ in raw}) == 1  # one member, one bucket
+    assert all(b"99213" not in record.value for record, _ in raw)
+
+
+async def test_a_relay_that_dies_between_sending_and_marking_sends_again(
+    kafka_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark is lost, as by a kill after the broker's confirmation; the next process sends once more."""
+    world = kafka_world
+    await create_world_topics(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupCommit, "finish", lambda _self, _sent: None)
+        async with serving(world):
+            (number,) = await submit(world, "k")
+            assert await eventually(lambda: sent(world), [(number, 1)]) == [(number, 1)]
+    assert await outbox_rows(world) == 1
+    async with serving(world):
+        assert await eventually(lambda: sent(world), [(number, 1)] * 2) == [(number, 1)] * 2
+        assert await eventually(lambda: outbox_rows(world), 0) == 0
+    first, second = (claim for claim, _ in await submitted_claims(world))
+    assert first == second  # rebuilt from its envelope, to the byte
+
+
+async def test_claims_are_accepted_while_the_broker_is_away_and_sent_when_it_comes(tmp_path: Any, own_kafka: LocalKafka) -> None:
+    """Absent at start, there, lost, there again: nothing accepted is lost."""
+    world = make_world(tmp_path / "run", own_kafka.address)
+    await create_world_topics(world)
+    own_kafka.stop()
+    async with serving(world):
+        numbers = await submit(world, "absent-at-start")
+        own_kafka.start()
+        assert await eventually(lambda: sent(world), [(numbers[0], 1)], 40) == [(numbers[0], 1)]
+        own_kafka.stop(kill=True)
+        numbers += await submit(world, "lost-later-1", "lost-later-2")
+        own_kafka.start()
+        found = await eventually(lambda: _distinct(world), sorted(numbers), 60)
+    assert found == sorted(numbers)
+
+
+async def _distinct(world: World) -> list[str]:
+    return sorted({number for number, _ in await sent(world)})
