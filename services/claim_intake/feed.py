@@ -30,7 +30,7 @@ NAME: Final = "claim-intake-status-feed"
 MAX_EVENTS: Final = 1_000
 """In one transaction."""
 LOADED_EVENTS: Final = 50
-LOADED_PAUSE_S: Final = 0.1
+LOADED_PAUSE_S: Final = 0.25
 """Between transactions under load; a claim's steps then often share a transaction, and `latest` is written once."""
 IDLE_POLL_S: Final = 0.5
 SAVE_CURSOR_S: Final = 5.0
@@ -143,19 +143,30 @@ async def committed_position(kafka: str, place: TopicPartition) -> int:
 
 def records_of(events: Sequence[StatusEvent], organisations: frozenset[str], buckets: int) -> list[Out]:
     """For each event a record to each of its parties, and for each claim and party the latest of them."""
+    names = {party: (STATUS.name(party), LATEST_STATUS.name(party)) for party in organisations}
     outs: list[Out] = []
-    latest: dict[tuple[str, bytes], Out] = {}
+    last: dict[bytes, tuple[StatusEvent, bytes, str, int]] = {}
     for event in events:
         value = _message(event).SerializeToString()
-        event_id, partition = event.id.hex(), bucket_of(event.claim_ref, buckets)
-        for party in dict.fromkeys((event.submitter, event.payer, event.payee)):
-            if party in organisations:
-                key = event.claim_ref
-                outs.append(Out(STATUS.name(party), key, value, STATUS.schema, event_id, partition))
-                latest[party, key] = Out(
-                    LATEST_STATUS.name(party), key, value, LATEST_STATUS.schema, event_id, partition
-                )
-    return [*outs, *latest.values()]
+        event_id, key = event.id.hex(), event.claim_ref
+        partition = last[key][3] if key in last else bucket_of(key, buckets)
+        last[key] = (event, value, event_id, partition)
+        outs += [
+            Out(names[party][0], key, value, STATUS.schema, event_id, partition)
+            for party in _parties(event, organisations)
+        ]
+    for key, (event, value, event_id, partition) in last.items():
+        outs += [
+            Out(names[party][1], key, value, LATEST_STATUS.schema, event_id, partition)
+            for party in _parties(event, organisations)
+        ]
+    return outs
+
+
+def _parties(event: StatusEvent, organisations: frozenset[str]) -> list[str]:
+    """Who may read the event, each once."""
+    parties = {event.submitter, event.payer, event.payee}
+    return [party for party in parties if party in organisations]
 
 
 def _message(event: StatusEvent) -> events_pb2.StatusEvent:

@@ -53,12 +53,11 @@ class OffsetReader:
         await self._consumer.start()
         partitions = [TopicPartition(t.name, p) for t in self._source.topics for p in range(self._source.partitions)]
         self._consumer.assign(partitions)
-        for partition in partitions:
-            known = offsets.get((partition.topic, partition.partition))
-            if known is None:
-                await self._consumer.seek_to_beginning(partition)
-            else:
-                self._consumer.seek(partition, known)
+        known = {p: offset for p in partitions if (offset := offsets.get((p.topic, p.partition))) is not None}
+        for partition, offset in known.items():
+            self._consumer.seek(partition, offset)
+        if fresh := [p for p in partitions if p not in known]:
+            await self._consumer.seek_to_beginning(*fresh)
 
     async def stop(self) -> None:
         await self._consumer.stop()

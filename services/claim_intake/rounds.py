@@ -134,13 +134,19 @@ def _attributed(claim: KnownClaim | None, items: Sequence[Reported], dropped: di
         dropped[FOREIGN_PAYER] = dropped.get(FOREIGN_PAYER, 0) + foreign
     own = [item.event for item in items if item.payer == claim.payer]
     payee = claim.payee or next((event.payee for event in own if event.payee), "")
-    return [replace(e, submitter=claim.submitter, payer=claim.payer, payee=payee if e.step else "") for e in own]
+    return [
+        StatusEvent(
+            e.claim_ref, e.version, e.status, e.step, e.time_ms, claim.submitter, claim.payer,
+            payee if e.step else "", e.detail,
+        )
+        for e in own
+    ]  # fmt: skip
 
 
 def _after(claim: KnownClaim, outcome: Outcome, now_ms: int) -> KnownClaim:
     payee = next((event.payee for event in reversed(outcome.applied) if event.payee), claim.payee)
     held_ms = (claim.held_ms or now_ms) if outcome.held else 0
-    return replace(claim, payee=payee, progress=outcome.progress, held=outcome.held, held_ms=held_ms)
+    return KnownClaim(claim.claim_id, claim.submitter, claim.payer, payee, outcome.progress, outcome.held, held_ms)
 
 
 def _count(dropped: dict[str, int], reason: Drop) -> None:

@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -86,7 +87,7 @@ class TopicKeys:
 
     def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         """The encrypted value and the header that names its key."""
-        today = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).date().isoformat()
+        today = _day_name(int(self._clock()) // 86_400)
         day_key = self._held.get((topic, today)) or self._remember(topic, today, self._read_or_make(topic, today))
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = nonce + day_key.cipher.encrypt(nonce, value, additional_data(topic, key, schema))
@@ -167,6 +168,12 @@ def forget_keys(directory: Path, before: datetime.date) -> int:
     for path in old:
         path.unlink()
     return len(old)
+
+
+@lru_cache(maxsize=8)
+def _day_name(day: int) -> str:
+    """The calendar day, UTC, that is `day` days after 1970-01-01."""
+    return datetime.date.fromordinal(datetime.date(1970, 1, 1).toordinal() + day).isoformat()
 
 
 def additional_data(topic: str, key: bytes | None, schema: str) -> bytes:
