@@ -1,0 +1,188 @@
+"""Runs a Stage as a Faust worker, by the one pattern that loses nothing.
+
+Faust acknowledges too early in several ways: a handler that raises acknowledges its event, concurrent handlers commit past
+each other, and acknowledgements out of order jump a head that is not done. So here: events without automatic
+acknowledgement, one handler, sends through our own idempotent producer, an AckWindow for each partition, and
+acknowledgement of the contiguous confirmed prefix only. An unexpected exception stops the worker with that prefix
+acknowledged and nothing after it; the supervisor restarts it and the events come again.
+Source: stack.md, Faust.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import faust
+from faust.worker import Worker
+
+from runtime.ack_window import AckWindow
+from runtime.kafka import SealingProducer, confirmed, make_producer
+from runtime.log import get_logger
+from runtime.metrics import STAGE_LAST_ACK
+from runtime.stage import AnyStage
+from runtime.stage_core import StageCore
+from runtime.topic_keys import TopicKeys
+
+IN_FLIGHT: Final = 64
+"""Records applied and not yet confirmed."""
+STREAM_BUFFER: Final = 128
+COMMIT_INTERVAL_S: Final = 0.5
+
+
+def run_faust_stage(stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str = "", data: str = "") -> None:
+    """Runs the worker until SIGTERM or SIGINT; ends the process, with exit code 1 after an unexpected exception.
+
+    Call it from `__main__` after logging is configured: Faust owns the loop. `data` is a directory for Faust's own files.
+    """
+    app = faust_app(group or stage.name, kafka, data)
+    worker = _FaustStage(stage, app, kafka, keys)
+    try:
+        Worker(app, loglevel="WARN", redirect_stdouts=False).execute_from_commandline()
+    finally:
+        if worker.failure is not None:
+            sys.exit(1)
+
+
+def faust_app(group: str, kafka: str, data: str) -> Any:
+    """A Faust app with the settings that the pattern needs. Its web server stays off: it would show data on 0.0.0.0."""
+    app = faust.App(
+        group,
+        broker=f"kafka://{kafka}",
+        store="memory://",
+        **({"datadir": data} if data else {}),
+        key_serializer="raw",
+        value_serializer="raw",
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.5,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=STREAM_BUFFER,
+        stream_wait_empty=True,
+    )
+    app.conf.web_enabled = False  # what `faust worker --without-web` does; the constructor's argument is ignored by it
+    return app
+
+
+@dataclass(slots=True)
+class _Partition:
+    """Events of one partition that are applied and not yet acknowledged, by offset."""
+
+    window: AckWindow = field(default_factory=AckWindow)
+    events: dict[int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """A Faust message in the form of aiokafka's ConsumerRecord."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp: int
+
+
+def _raw(message: Any) -> _Raw:
+    headers = message.headers or ()
+    pairs = headers.items() if hasattr(headers, "items") else headers
+    moment = int((message.timestamp or 0) * 1000)
+    return _Raw(message.topic, message.partition, message.offset, message.key, message.value, tuple(pairs), moment)
+
+
+class _FaustStage:
+    """The agent, its producer and its windows."""
+
+    def __init__(self, stage: AnyStage, app: Any, kafka: str, keys: TopicKeys) -> None:
+        self.failure: BaseException | None = None
+        self._app = app
+        self._stage = stage
+        self._kafka = kafka
+        self._keys = keys
+        self._core: StageCore | None = None
+        self._producer: Any = None
+        self._partitions: dict[tuple[str, int], _Partition] = {}
+        self._confirmations: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(IN_FLIGHT)
+        self._log = get_logger("faust").bind(stage=stage.name)
+        topic = app.topic(*stage.topics, key_type=bytes, value_type=bytes)
+        app.agent(topic, concurrency=1, name=f"{stage.name}-agent")(self._consume)
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        app.on_before_shutdown.connect(self._on_shutdown, weak=False)
+
+    async def _consume(self, stream: Any) -> None:
+        """The agent's body: every event in order, until one fails unexpectedly."""
+        try:
+            core = await self._open()
+            async for event in stream.noack().events():
+                if self.failure is None:
+                    await self._take(core, event)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Faust would restart the agent and go on with the next event
+            await self._fail(error)
+
+    async def _open(self) -> StageCore:
+        if self._core is None:
+            self._producer = make_producer(self._kafka, self._stage.name)
+            await self._producer.start()
+            sealing = SealingProducer(self._producer, self._keys, self._stage.name)
+            self._core = StageCore(self._stage, self._kafka, self._keys, sealing)
+        return self._core
+
+    async def _take(self, core: StageCore, event: Any) -> None:
+        """Applies one event and leaves its confirmation to a task."""
+        raw = _raw(event.message)
+        partition = self._partitions.setdefault((raw.topic, raw.partition), _Partition())
+        partition.window.take(raw.offset)
+        partition.events[raw.offset] = event
+        await self._room.acquire()
+        try:
+            futures = await core.process([raw])
+        except BaseException:
+            self._room.release()
+            raise
+        task = asyncio.ensure_future(self._confirm(partition, raw.offset, futures))
+        self._confirmations.add(task)
+        task.add_done_callback(self._confirmations.discard)
+
+    async def _confirm(self, partition: _Partition, offset: int, futures: list[Any]) -> None:
+        """Waits for the broker, then acknowledges what has become the finished prefix."""
+        try:
+            await confirmed(futures)
+        except Exception as error:  # noqa: BLE001 - nothing after this record may be acknowledged
+            await self._fail(error)
+            return
+        finally:
+            self._room.release()
+        for done in partition.window.finish(offset):
+            partition.events.pop(done).ack()
+        STAGE_LAST_ACK.labels(self._stage.name).set(time.time())
+
+    async def _fail(self, error: BaseException) -> None:
+        """Remembers the first failure and stops the worker."""
+        if self.failure is None:
+            self.failure = error
+            self._log.error("stage_failed", type=type(error).__name__, exc_info=error)
+            self._app.conf.stream_wait_empty = False  # the failed event will never be acknowledged: do not wait for it
+            await self._app.crash(error)
+
+    async def _on_revoked(self, _: Any, revoked: Iterable[Any] = (), **__: Any) -> None:
+        """Faust has waited for the events in hand; what belonged to the partitions goes."""
+        for partition in revoked:
+            self._partitions.pop((partition.topic, partition.partition), None)
+            if self._core is not None:
+                self._core.close(partition.topic, partition.partition)
+
+    async def _on_shutdown(self, *_: Any, **__: Any) -> None:
+        """Lets confirmations arrive, so that Faust's last commit has them."""
+        if self._confirmations:
+            await asyncio.wait(list(self._confirmations), timeout=5)
+        if self._producer is not None:
+            await self._producer.stop()
