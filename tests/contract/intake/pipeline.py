@@ -33,7 +33,9 @@ def keys_of(world: World, organisation: str, service: str) -> TopicKeys:
 
 @asynccontextmanager
 async def producing(world: World, organisation: str, service: str) -> AsyncIterator[SealingProducer]:
-    producer = SealingProducer(make_producer(world.network.kafka, service), keys_of(world, organisation, service), service)
+    producer = SealingProducer(
+        make_producer(world.network.kafka, service), keys_of(world, organisation, service), service
+    )
     async with producer:
         yield producer
 
@@ -95,8 +97,8 @@ async def public_events(world: World, row: Topic, organisation: str) -> list[eve
 async def eventually(question: Any, wanted: Any, seconds: float = 15) -> Any:
     """Asks until the answer is `wanted`; the last answer where time runs out, for the assertion to show."""
     deadline = time.monotonic() + seconds
-    while (answer := await question()) != wanted and time.monotonic() < deadline:
+    while True:
+        answer = await question()
+        if answer == wanted or time.monotonic() > deadline:
+            return answer
         await asyncio.sleep(0.2)
-    return answer
-
-

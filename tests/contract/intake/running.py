@@ -54,10 +54,15 @@ async def _answering(stub: Any, task: "asyncio.Task[None]") -> None:
     assert ready in done
 
 
-class Client(intake_pb2_grpc.IntakeServiceStub):
+class Client:
+    """The service's stub with its channel."""
+
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        super().__init__(channel)
         self.channel = channel
+        self._stub: Any = intake_pb2_grpc.IntakeServiceStub(channel)
+
+    def __getattr__(self, rpc: str) -> Any:
+        return getattr(self._stub, rpc)
 
 
 @asynccontextmanager

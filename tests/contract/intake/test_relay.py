@@ -82,7 +82,9 @@ async def test_a_relay_that_dies_between_sending_and_marking_sends_again(
     assert first == second  # rebuilt from its envelope, to the byte
 
 
-async def test_claims_are_accepted_while_the_broker_is_away_and_sent_when_it_comes(tmp_path: Any, own_kafka: LocalKafka) -> None:
+async def test_claims_are_accepted_while_the_broker_is_away_and_sent_when_it_comes(
+    tmp_path: Any, own_kafka: LocalKafka
+) -> None:
     """Absent at start, there, lost, there again: nothing accepted is lost."""
     world = make_world(tmp_path / "run", own_kafka.address)
     await create_world_topics(world)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from runtime.errors import read_error
 from runtime.grpc_channel import open_channel
 from runtime.identity import Identity, Role
 from runtime.pki import TlsFiles, issue, make_authority
-from tests.contract.intake.intake_world import World, make_world
+from tests.contract.intake.intake_world import World, free_port, make_world
 from tests.contract.intake.running import Client, client, serving
 from tests.unit.intake.sample_claims import sample_claim
 
@@ -39,12 +40,16 @@ async def served(world: World) -> AsyncIterator[World]:
 async def failure(call: Any) -> grpc.aio.AioRpcError:
     """The error of a call, also of one that streams."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        if hasattr(call, "__aiter__"):
-            async for _ in call:
-                pass
-        else:
-            await call
+        await _exhaust(call)
     return caught.value
+
+
+async def _exhaust(call: Any) -> None:
+    if not hasattr(call, "__aiter__"):
+        await call
+        return
+    async for _ in call:
+        pass
 
 
 async def test_a_claim_is_accepted_and_seen_by_its_parties_only(served: World) -> None:
@@ -312,3 +317,24 @@ async def test_a_certificate_without_an_organisation_is_refused(served: World, t
     error = await failure(Client(channel).GetClaim(intake_pb2.GetClaimRequest(control_number="A" * 26), timeout=3))
     await channel.close()
     assert error.code() is Code.UNAUTHENTICATED
+
+
+@pytest.mark.postgres
+async def test_two_processes_over_one_postgresql_are_one_intake(tmp_path: Path, postgres_url: str) -> None:
+    """A key that was spent at the one is spent at the other; both see all claims."""
+    world = make_world(tmp_path / "run")
+    beside = World(world.run, replace(world.network, intake_address=f"127.0.0.1:{free_port()}"), world.authority)
+    async with (
+        serving(world, postgres_url),
+        serving(beside, postgres_url, intake_address=beside.network.intake_address),
+        client(world, "clinic-a") as one,
+        client(beside, "clinic-a") as two,
+    ):
+        first = (await one.SubmitClaim(submit())).accepted
+        again = (await two.SubmitClaim(submit())).accepted
+        changed = await failure(two.SubmitClaim(submit(claim=sample_claim(lines=1))))
+        await asyncio.gather(*[stub.SubmitClaim(submit(f"k{i}")) for i in range(20) for stub in (one, two)])
+        seen = await two.ListClaims(intake_pb2.ListClaimsRequest(page_size=100))
+    assert (again.control_number, again.repeated_submission) == (first.control_number, True)
+    assert changed.code() is Code.ALREADY_EXISTS
+    assert len(seen.claims) == 21

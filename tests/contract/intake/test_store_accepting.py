@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -135,19 +136,12 @@ async def test_a_failed_transaction_accepts_nothing_and_says_so(database: Databa
     made = candidate()
     async with writing(database) as (writer, accepted):
         await writer.submit([made])
-        clash = candidate()
         with pytest.raises(StoreFailedError):
-            await writer.submit([candidate(), _with_ref(clash, made.claim_ref)])
+            await writer.submit([candidate(), replace(candidate(), claim_ref=made.claim_ref)])
         assert len(accepted) == 1
         await writer.submit([candidate()])
     assert await count(database, "claim") == 2
     assert await count(database, "client_key") == 2
-
-
-def _with_ref(made: object, claim_ref: bytes) -> object:
-    from dataclasses import replace
-
-    return replace(made, claim_ref=claim_ref)  # type: ignore[type-var]
 
 
 async def test_a_leased_row_is_not_taken_twice_until_its_lease_ends(database: Database) -> None:
@@ -176,7 +170,10 @@ async def test_an_overdue_claim_goes_into_the_outbox_again_with_the_next_attempt
         assert (late.claim_id, late.attempt) == (accepted[0].claim_id, 1)
         await keeping.send_again(connection, [(late, 31_000)])
     async with database.writing() as connection:
-        assert await outbox.lease(connection, 2_000, 9_000, 10) == [(accepted[0].claim_id, 2), (accepted[1].claim_id, 1)]
+        assert await outbox.lease(connection, 2_000, 9_000, 10) == [
+            (accepted[0].claim_id, 2),
+            (accepted[1].claim_id, 1),
+        ]
 
 
 async def test_final_evidence_closes_and_a_pend_parks(database: Database) -> None:

@@ -34,7 +34,9 @@ def test_any_order_in_one_round_gives_the_same_life(life: list[StatusEvent]) -> 
 def test_any_order_over_rounds_with_repeats_gives_the_same_life(life: list[StatusEvent], data: st.DataObject) -> None:
     """What is early is held back; what is repeated is dropped; nothing is lost."""
     shuffled = data.draw(st.permutations(life + life))
-    progress, held, applied = Progress(), (), []  # type: ignore[var-annotated]
+    progress = Progress()
+    held: tuple[StatusEvent, ...] = ()
+    applied: list[StatusEvent] = []
     for reported in shuffled:
         outcome = advance(progress, (*held, reported))
         progress, held = outcome.progress, outcome.held
@@ -47,7 +49,8 @@ def test_any_order_over_rounds_with_repeats_gives_the_same_life(life: list[Statu
 @given(st.lists(st.builds(event, st.sampled_from(Status), st.none() | st.integers(0, 7)), max_size=30))
 def test_whatever_is_reported_the_life_stays_legal(reported: list[StatusEvent]) -> None:
     """No sequence of reports makes an illegal step or a step back (I6)."""
-    progress, held = Progress(), ()  # type: ignore[var-annotated]
+    progress = Progress()
+    held: tuple[StatusEvent, ...] = ()
     for one in reported:
         outcome = advance(progress, (*held, one))
         for applied in outcome.applied:

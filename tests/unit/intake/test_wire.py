@@ -12,7 +12,7 @@ from claims.claim import CLAIM, Claim
 from claims.finding import Finding
 from tests.unit.intake.sample_claims import sample_claim
 
-Change = Callable[[claim_pb2.Claim], None]
+Change = Callable[[claim_pb2.Claim], object]
 
 
 def read(change: Change) -> Claim | list[Finding]:
@@ -65,10 +65,10 @@ CASES: list[tuple[str, Change]] = [
     ("claim.lines[0].modifiers[1]", lambda c: c.lines[0].modifiers.append("A")),
     ("claim.lines[0].diagnosis_pointers", lambda c: c.lines[0].ClearField("diagnosis_pointers")),
     ("claim.lines[0].diagnosis_pointers[2]", lambda c: c.lines[0].diagnosis_pointers.append(13)),
-    ("claim.other_payers", lambda c: [c.other_payers.add(payer="p", sequence=1) for _ in range(3)] and None),
+    ("claim.other_payers", lambda c: [c.other_payers.add(payer="p", sequence=1) for _ in range(3)]),
     ("claim.other_payers[0].line_paid_cents[0]", lambda c: c.other_payers.add(
-        payer="p", sequence=1, line_paid_cents=[-1]) and None),
-    ("claim.attachments[0].digest", lambda c: c.attachments.add(digest=b"short") and None),
+        payer="p", sequence=1, line_paid_cents=[-1])),
+    ("claim.attachments[0].digest", lambda c: c.attachments.add(digest=b"short")),
 ]  # fmt: skip
 
 
