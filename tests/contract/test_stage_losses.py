@@ -1,0 +1,179 @@
+"""The ways in which a stream worker loses records, each shown not to happen, on both runners and a real broker.
+
+Source: stack.md, Faust: a handler that raises; an unacknowledged head that is jumped, on a fresh group too; work in flight
+at SIGTERM. At least once is the promise: a record may come twice, and none may be missing.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from runtime.dlq import list_dead_letters, read_to_end, replay_dead_letters
+from runtime.kafka import SealingProducer, make_consumer, make_producer
+from runtime.stage import Out
+from runtime.topic_keys import TopicKeys
+from tests.contract.stage_program import SCHEMA, topic_keys
+
+pytestmark = pytest.mark.kafka
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(__file__).with_name("stage_program.py")
+FAUST_WEB_PORT = 6066
+
+
+@dataclass
+class Bench:
+    """Topics, keys and workers of one test."""
+
+    kafka: str
+    keys: TopicKeys
+    plan: dict[str, Any]
+    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def start(self, **changes: Any) -> "subprocess.Popen[bytes]":
+        path = os.pathsep.join(str(ROOT / part) for part in ("services", "proto/python", "."))
+        log = Path(self.plan["data"]) / f"worker{len(self.processes)}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), json.dumps({**self.plan, **changes})],
+                env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    async def send(self, payloads: list[bytes]) -> None:
+        async with SealingProducer(make_producer(self.kafka, "test"), self.keys, "test") as producer:
+            outs = [Out(self.plan["source"], p, p, SCHEMA, p.decode(), 0) for p in payloads]
+            for start in range(0, len(outs), 10):
+                await producer.send_all(outs[start : start + 10], 0)
+
+    async def sink(self) -> list[bytes]:
+        """What has arrived, in order, in clear."""
+        return [value for value, _ in await self.sink_records()]
+
+    async def sink_records(self) -> list[tuple[bytes, dict[str, bytes]]]:
+        consumer = make_consumer(self.kafka, group=None, client_id="test")
+        await consumer.start()
+        topic = self.plan["sink"]
+        try:
+            return [
+                (self.keys.open(topic, r.key, SCHEMA, r.value, r.headers), dict(r.headers))
+                async for r in read_to_end(consumer, [TopicPartition(topic, 0)])
+            ]
+        finally:
+            await consumer.stop()
+
+    async def until(self, count: int, timeout_s: float = 40) -> list[bytes]:
+        """Waits for `count` different records."""
+        async with asyncio.timeout(timeout_s):
+            while len(set(found := await self.sink())) < count:
+                await asyncio.sleep(0.2)
+        return found
+
+    async def ended(self, process: "subprocess.Popen[bytes]") -> int:
+        return await asyncio.wait_for(asyncio.to_thread(process.wait), 40)
+
+
+@pytest.fixture(params=["aiokafka", "faust"])
+async def bench(request: Any, kafka_address: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    name = f"t{secrets.token_hex(5)}"
+    private = X25519PrivateKey.generate().private_bytes_raw()
+    plan = {
+        "runner": request.param, "kafka": kafka_address, "group": name, "source": f"{name}.in", "sink": f"{name}.out",
+        "state": f"{name}.state", "keys": str(tmp_path / "keys"), "private": private.hex(), "slow_s": 0.0,
+        "marker": str(tmp_path / "marker"), "fail_once": "", "data": str(tmp_path),
+    }  # fmt: skip
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_address)
+    await admin.start()
+    names = ("in", "out", "in.dlq")
+    compacted = NewTopic(f"{name}.state", 1, 1, topic_configs={"cleanup.policy": "compact"})
+    await admin.create_topics([*(NewTopic(f"{name}.{n}", 1, 1) for n in names), compacted])
+    await admin.close()
+    made = Bench(kafka_address, topic_keys(tmp_path / "keys", private), plan)
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def payloads() -> list[bytes]:
+    return [f"claim-{number:04}".encode() for number in range(200)]
+
+
+async def test_a_handler_that_raises_loses_nothing(bench: Bench, payloads: list[bytes]) -> None:
+    """On a fresh group too, where Faust alone would jump the failed head."""
+    await bench.send(payloads)
+    for failing in ("claim-0000", "claim-0120"):
+        Path(bench.plan["marker"]).unlink(missing_ok=True)
+        assert await bench.ended(bench.start(fail_once=failing)) == 1
+    bench.start()
+    assert set(await bench.until(len(payloads))) == set(payloads)
+
+
+async def test_sigterm_with_work_in_flight_loses_nothing(bench: Bench) -> None:
+    """More records than two polls hold, so that some remain for the successor."""
+    payloads = [f"claim-{number:04}".encode() for number in range(500)]
+    await bench.send(payloads)
+    process = bench.start(slow_s=0.01)
+    await bench.until(5)
+    process.send_signal(signal.SIGTERM)
+    assert await bench.ended(process) == 0
+    before = len(set(await bench.sink()))
+    bench.start()
+    found = await bench.until(len(payloads))
+    assert before < len(payloads)
+    assert set(found) == set(payloads)
+
+
+async def test_kill_loses_nothing_and_state_comes_back(bench: Bench, payloads: list[bytes]) -> None:
+    """The last record's count of what the state has seen includes the work of the killed process."""
+    await bench.send(payloads)
+    process = bench.start(slow_s=0.005)
+    await bench.until(20)
+    process.kill()
+    await bench.ended(process)
+    bench.start()
+    await bench.until(len(payloads))
+    records = await bench.sink_records()
+    assert max(int(headers["seen"]) for _, headers in records) >= len(payloads)
+
+
+async def test_a_poison_record_goes_aside_and_can_be_replayed(bench: Bench, payloads: list[bytes]) -> None:
+    await bench.send([*payloads[:5], b"poison-1", *payloads[5:10]])
+    producer = make_producer(bench.kafka, "test")
+    await producer.start()
+    source = bench.plan["source"]
+    try:
+        await producer.send_and_wait(source, b"not sealed at all", key=b"k", partition=0)
+        process = bench.start()
+        await bench.until(10)
+        async with asyncio.timeout(20):
+            while len(letters := await list_dead_letters(bench.kafka, bench.keys, [source])) < 2:
+                await asyncio.sleep(0.2)
+        assert [(e.type, e.offset, e.partition) for e in letters] == [("undecodable", 5, 0), ("no-key-id", 11, 0)]
+        assert b"poison" not in b"".join(e.value for e in letters)
+        replayed = await replay_dead_letters(
+            bench.kafka, bench.keys, producer, [source], lambda letter: letter.type == "undecodable"
+        )
+        assert [e.offset for e in replayed] == [5]
+        again = await list_dead_letters(bench.kafka, bench.keys, [source])
+        assert [e.replayed for e in again][:2] == [True, False]
+    finally:
+        await producer.stop()
+    listening = {c.laddr.port for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"}
+    assert FAUST_WEB_PORT not in listening
