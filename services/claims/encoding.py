@@ -128,7 +128,7 @@ class _PackedForm(_Form):
                 self.enums.append((index, marker))
         self.struct = struct.Struct(codes)
         self.get = attrgetter(*self.names) if len(self.names) > 1 else None
-        self.single = attrgetter(self.names[0])
+        self.single: Callable[[Any], Any] = attrgetter(self.names[0])
 
     def write(self, value: Any, out: bytearray) -> None:
         values = self.get(value) if self.get else (self.single(value),)
@@ -319,7 +319,11 @@ class _StructForm(_Form):
 
 
 def _is_packed(marker: Any) -> bool:
-    return isinstance(marker, Int | Fixed) or marker is bool or (isinstance(marker, type) and issubclass(marker, enum.IntEnum))
+    return (
+        isinstance(marker, Int | Fixed)
+        or marker is bool
+        or (isinstance(marker, type) and issubclass(marker, enum.IntEnum))
+    )
 
 
 def _marker_of(hint: Any) -> Any:

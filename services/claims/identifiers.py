@@ -15,7 +15,7 @@ def npi_is_valid(npi: str) -> bool:
     total = 0
     for position, digit in enumerate(reversed("80840" + npi)):
         doubled = int(digit) * (1 + position % 2)
-        total += doubled - 9 if doubled > 9 else doubled  # noqa: PLR2004
+        total += doubled - 9 if doubled > 9 else doubled
     return total % 10 == 0
 
 
@@ -35,7 +35,7 @@ def claim_ref_of(control: str) -> bytes:
         claim_ref = base64.b32decode(control.strip().upper() + "======")
     except ValueError:
         raise ValueError(f"{control!r} is no claim control number: 26 characters A–Z, 2–7") from None
-    if len(claim_ref) != 16 or control_number(claim_ref) != control.strip().upper():  # noqa: PLR2004
+    if len(claim_ref) != 16 or control_number(claim_ref) != control.strip().upper():
         raise ValueError(f"{control!r} is no claim control number: 26 characters A–Z, 2–7")
     return claim_ref
 

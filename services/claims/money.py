@@ -10,7 +10,7 @@ def half_up(numerator: int, denominator: int) -> int:
 
     Both are non-negative, the denominator positive. Source: settlement.md, step 5.
     """
-    assert numerator >= 0 and denominator > 0  # noqa: S101, PT018
+    assert numerator >= 0 and denominator > 0  # noqa: PT018
     return (2 * numerator + denominator) // (2 * denominator)
 
 
