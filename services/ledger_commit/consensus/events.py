@@ -1,0 +1,164 @@
+"""What goes into `Replica.step` and what comes out of it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from claims.encoding import U64, Codec, Hash
+from ledger_commit.consensus.messages import (
+    BatchRef,
+    Message,
+    Proposal,
+    QuorumCert,
+    Round,
+    Timeout,
+    TimeoutCert,
+    VoteData,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyRecord:
+    """What must survive a crash before anything that relies on it is sent.
+
+    `last_vote` and `last_timeout` are kept unsigned: the same message is signed again after a restart.
+    Source: consensus.md §4 and §8.
+    """
+
+    epoch: Annotated[int, U64]
+    last_voted_round: Round
+    last_vote: VoteData | None
+    last_timeout: Timeout | None
+    last_proposed_round: Round
+    last_proposed_id: Hash
+    high_qc: QuorumCert
+    high_tc: TimeoutCert | None
+
+
+SAFETY_RECORD: Final = Codec(SafetyRecord)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that came over `sender`'s own authenticated stream (an index into the committee)."""
+
+    sender: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStored:
+    """A batch with a valid lane signature is durable at this replica."""
+
+    ref: BatchRef
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksFetched:
+    """Blocks that a peer gave, in height order.
+
+    For a range, `qc` certifies the last block, and the chain of parent ids vouches for those before it.
+    """
+
+    sender: int
+    blocks: tuple[Proposal, ...]
+    qc: QuorumCert | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The contract has applied the committed block of this height."""
+
+    height: int
+    state_root: bytes
+    results_size: int
+    results_root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; a timer that `SetTimer` asked for may be due."""
+
+
+Event = Received | BatchStored | BlocksFetched | Executed | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Blocks to the block log, then the safety record; both durable before the next effect is carried out.
+
+    Without a safety record nothing that follows relies on the blocks, and no sync is needed.
+    """
+
+    blocks: tuple[Proposal, ...]
+    safety: SafetyRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """To one member. Nothing here needs a signature of the sender."""
+
+    to: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """To every member. A Proposal, Vote or Timeout of this replica is signed by the driver and also comes back as
+    `Received` from itself."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class FetchBlocks:
+    """Ask for blocks by id, first of all `hint`."""
+
+    ids: tuple[bytes, ...]
+    hint: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRange:
+    """Ask for committed blocks of these heights, both included."""
+
+    from_height: int
+    to_height: int
+    hint: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchBatches:
+    """Ask for payload that a block names."""
+
+    refs: tuple[BatchRef, ...]
+    hint: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """`Tick` is wanted at this time (replaces the timer before)."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """These blocks are final, in height order without a gap. The last one is committed directly.
+
+    `qc` is the QC(B1) of rule C1: its vote data names the last block as parent.
+    """
+
+    blocks: tuple[Proposal, ...]
+    qc: QuorumCert
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something to count and log: `what` is a stable word, `member` whom it concerns, -1 for nobody."""
+
+    what: str
+    member: int = -1
+    detail: str = ""
+
+
+Effect = Persist | Send | Broadcast | FetchBlocks | FetchRange | FetchBatches | SetTimer | Commit | Report

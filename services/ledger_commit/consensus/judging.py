@@ -1,0 +1,123 @@
+"""Whether to vote for a proposal: conditions V1 to V9, in order, as one verdict.
+
+Source: consensus.md §5.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from ledger_commit.consensus.committee import Committee
+from ledger_commit.consensus.events import Executed, SafetyRecord
+from ledger_commit.consensus.messages import (
+    PROTOCOL,
+    ZERO,
+    BatchRef,
+    Header,
+    Proposal,
+    batches_root,
+    certificate_digest,
+)
+from ledger_commit.consensus.pacemaker import CLOCK_AHEAD_MS, clock_behind_ms
+from ledger_commit.consensus.payload import Payload
+from ledger_commit.consensus.tree import Root, Tree, lanes_follow
+
+
+def form_error(proposal: Proposal, committee: Committee) -> str:
+    """What is wrong with a proposal whoever looks at it, or an empty string (V1, V5 and the digests)."""
+    header, qc, tc = proposal.header, proposal.qc, proposal.tc
+    checks = (
+        (header.chain_id == committee.chain_id and header.protocol == PROTOCOL, "another chain or protocol"),
+        (header.epoch == committee.epoch, "another epoch"),
+        (header.proposer == committee.leader_of(header.round), "not the leader of its round"),
+        (header.schedule_digest == committee.schedule_digest, "another leader schedule"),
+        (qc.block_id == header.parent_id, "the QC is not for the parent"),
+        (certificate_digest(qc) == header.qc_digest, "the QC is not the one that the header names"),
+        (certificate_digest(tc) == header.tc_digest, "the TC is not the one that the header names"),
+        (follows(header.round, proposal), "the round follows neither QC nor TC"),
+        (batches_root(proposal.batches) == header.batches_root, "the payload is not the one that the header names"),
+        (_unused_fields_are_zero(header), "fields of later protocols are set"),
+    )
+    return next((reason for holds, reason in checks if not holds), "")
+
+
+def follows(round_number: int, proposal: Proposal) -> bool:
+    """V5: the QC is of the round before; or a TC of the round before is, and the QC is not below the TC's high QC."""
+    qc, tc = proposal.qc, proposal.tc
+    if qc.round == round_number - 1:
+        return tc is None
+    return tc is not None and tc.round == round_number - 1 and tc.high_qc.round <= qc.round < round_number
+
+
+def _unused_fields_are_zero(header: Header) -> bool:
+    return (
+        header.snapshot_height == 0
+        and header.snapshot_root == ZERO
+        and header.evidence_root == ZERO
+        and header.next_committee_hash == ZERO
+    )
+
+
+class Verdict(Enum):
+    VOTE = "vote"
+    WAIT = "wait"
+    PAYLOAD_MISSING = "payload_missing"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    kind: Verdict
+    reason: str = ""
+    missing: tuple[BatchRef, ...] = ()
+
+
+_VOTE = Judgement(Verdict.VOTE)
+_WAIT = Judgement(Verdict.WAIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What a replica knows when it judges; `executed` maps heights to the contract's state there."""
+
+    tree: Tree
+    payload: Payload
+    executed: Mapping[int, Executed]
+    executed_height: int
+    safety: SafetyRecord
+
+    def judge(self, proposal: Proposal, now_ms: int, rounds_since_commit: int) -> Judgement:
+        """The caller has checked the form, the signature, the certificates and that the round is the current one."""
+        header = proposal.header
+        if header.round <= self.safety.last_voted_round:  # V4
+            return Judgement(Verdict.REFUSE, "already_voted")
+        parent = self.tree.facts(header.parent_id)
+        if parent is None:  # V6
+            return _WAIT
+        if header.height != parent.height + 1:
+            return Judgement(Verdict.REFUSE, "wrong_height")
+        if not lanes_follow(parent.lanes, proposal.batches):  # V7
+            return Judgement(Verdict.REFUSE, "batch_out_of_sequence")
+        if not parent.time_ms < header.time_ms <= now_ms + CLOCK_AHEAD_MS:  # V8
+            return Judgement(Verdict.REFUSE, "time")
+        if header.time_ms < now_ms - clock_behind_ms(rounds_since_commit):
+            return Judgement(Verdict.REFUSE, "time")
+        verdict = self._judge_execution(header, parent)
+        if verdict.kind is not Verdict.VOTE:
+            return verdict
+        missing = self.payload.missing(proposal.batches)
+        return Judgement(Verdict.PAYLOAD_MISSING, "payload_missing", missing) if missing else _VOTE
+
+    def _judge_execution(self, header: Header, parent: Root) -> Judgement:
+        """V9."""
+        if not parent.exec_height <= header.exec_height <= parent.commits_after():
+            return Judgement(Verdict.REFUSE, "exec_height")
+        if header.exec_height > self.executed_height:
+            return _WAIT
+        local = self.executed.get(header.exec_height)
+        if local is None:
+            return Judgement(Verdict.REFUSE, "exec_height")
+        told = (header.exec_state_root, header.exec_results_size, header.exec_results_root)
+        if told != (local.state_root, local.results_size, local.results_root):
+            return Judgement(Verdict.REFUSE, "root_mismatch")
+        return _VOTE

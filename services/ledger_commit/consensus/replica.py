@@ -1,0 +1,607 @@
+"""The rules of Jolteon: when to vote, what locks, what commits, when to give up on a round.
+
+Each rule is marked with its name from the design (V voting, L lock, C commit, P pacemaker). `step` handles one event
+and then settles what the event may have made possible: judging the round's proposal, proposing, timers.
+
+Source: consensus.md §4–8; Jolteon (arXiv 2106.10362) figures 1 and 2.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from ledger_commit.consensus.certificates import Certificates, Signatures, TimeoutSlots, VoteSlots
+from ledger_commit.consensus.committee import Committee
+from ledger_commit.consensus.events import (
+    BatchStored,
+    BlocksFetched,
+    Broadcast,
+    Commit,
+    Effect,
+    Event,
+    Executed,
+    FetchBatches,
+    FetchBlocks,
+    FetchRange,
+    Persist,
+    Received,
+    Report,
+    SafetyRecord,
+    Send,
+    SetTimer,
+    Tick,
+)
+from ledger_commit.consensus.judging import Judging, Verdict, form_error
+from ledger_commit.consensus.messages import (
+    PROTOCOL,
+    UNSIGNED,
+    ZERO,
+    BatchRef,
+    Header,
+    Message,
+    Proposal,
+    QuorumCert,
+    SyncInfo,
+    Timeout,
+    TimeoutCert,
+    Vote,
+    VoteData,
+    batches_root,
+    block_id,
+    certificate_digest,
+    commit_digest,
+)
+from ledger_commit.consensus.pacemaker import Pace
+from ledger_commit.consensus.payload import Payload
+from ledger_commit.consensus.tree import Node, Root, Tree
+
+ROUND_WINDOW: Final = 16
+"""Rounds ahead of the current one for which votes and timeouts are kept: one slot per member, round and kind."""
+WANTED_LIMIT: Final = 64
+"""Blocks asked for at once."""
+RETRY_MS: Final = 250
+"""How long a fetch or a SyncInfo to the same peer is not repeated."""
+RANGE_GAP: Final = 8
+"""From this many missing heights on, blocks are fetched by height instead of one by one."""
+RANGE_MAX: Final = 256
+EXECUTION_LAG_MAX: Final = 64
+"""No payload is proposed while so many committed blocks wait for the contract."""
+EXECUTED_KEPT: Final = 256
+"""Heights whose execution is remembered: a header may name one that far back."""
+
+
+class Replica:
+    """One member of the committee.
+
+    `safety` is what the last run made durable (or a fresh one), `root` the last committed block that the block log
+    holds, `executed` the contract's state at the root and at some heights before it, ascending. Blocks above the root that the log holds are given back by
+    `start`. The caller signs what leaves with `UNSIGNED`.
+    """
+
+    def __init__(
+        self,
+        me: int,
+        committee: Committee,
+        signatures: Signatures,
+        safety: SafetyRecord,
+        root: Root,
+        executed: Iterable[Executed],
+        genesis_block_id: bytes,
+        pace: Pace | None = None,
+    ) -> None:
+        self.me = me
+        self.committee = committee
+        self.pace = pace or Pace()
+        self.certificates = Certificates(committee, signatures, genesis_block_id)
+        self.certificates.trust(safety.high_qc)
+        if safety.high_tc:
+            self.certificates.trust(safety.high_tc)
+        self.safety = safety
+        self.tree = Tree(root)
+        self.payload = Payload()
+        self.round = max(safety.high_qc.round, safety.high_tc.round if safety.high_tc else 0) + 1
+        self.executed: dict[int, Executed] = {e.height: e for e in executed}
+        self.executed_height = max(self.executed)
+        self.halted = ""
+        self.direct_results_size = -1
+        self._candidate: Proposal | None = None
+        self._votes: dict[int, VoteSlots] = {}
+        self._timeouts: dict[int, TimeoutSlots] = {}
+        self._persisted: set[bytes] = set()
+        self._wanted: dict[bytes, int] = {}
+        self._asked: dict[object, int] = {}
+        self._out: list[Effect] = []
+        self._now = 0
+        self._entered_ms = 0
+        self._deadline_ms = 0
+        self._resend_ms = 0
+        self._timer_ms = 0
+        self._had_work = False
+
+    # What the driver and tests look at.
+
+    @property
+    def high_qc(self) -> QuorumCert:
+        return self.safety.high_qc
+
+    @property
+    def high_tc(self) -> TimeoutCert | None:
+        return self.safety.high_tc
+
+    @property
+    def committed(self) -> Root:
+        return self.tree.root
+
+    def start(self, blocks: Iterable[Proposal], now_ms: int) -> list[Effect]:
+        """Takes back the log's blocks above the root, enters the round, and sends its last words again."""
+        self._begin(now_ms)
+        for block in blocks:
+            self._persisted.add(block_id(block.header))
+            self._insert(block)
+        self._enter_timers()
+        if self.safety.last_vote and self.safety.last_vote.round >= self.round - 1:
+            self._emit(Broadcast(Vote(self.safety.last_vote, self.me, UNSIGNED)))
+        if self.safety.last_timeout and self.safety.last_timeout.round == self.round:
+            self._emit(Broadcast(self.safety.last_timeout))
+        own = self.tree.node(self.safety.last_proposed_id)
+        if own is not None and own.facts.round == self.round:
+            self._emit(Broadcast(own.proposal))
+        self._process_qc(self.high_qc, self.me)
+        return self._settle()
+
+    def step(self, event: Event, now_ms: int) -> list[Effect]:
+        """What is to be done about an event, in order. Pure in everything but this object's own state."""
+        self._begin(now_ms)
+        match event:
+            case Received(sender, message):
+                self._on_message(sender, message)
+            case BatchStored(ref):
+                self.payload.add(ref)
+            case BlocksFetched():
+                self._on_blocks(event)
+            case Executed():
+                self._on_executed(event)
+            case Tick():
+                self._on_tick()
+        return self._settle()
+
+    def _begin(self, now_ms: int) -> None:
+        self._out = []
+        self._now = now_ms
+
+    def _emit(self, *effects: Effect) -> None:
+        self._out.extend(effects)
+
+    def _settle(self) -> list[Effect]:
+        self._judge()
+        self._propose()
+        self._set_timer()
+        return self._out
+
+    # Messages.
+
+    def _on_message(self, sender: int, message: Message) -> None:
+        if not 0 <= sender < len(self.committee):
+            self._emit(Report("unknown_sender", sender))
+            return
+        match message:
+            case Proposal():
+                self._on_proposal(sender, message)
+            case Vote():
+                self._on_vote(sender, message)
+            case Timeout():
+                self._on_timeout(sender, message)
+            case TimeoutCert():
+                self._on_timeout_cert(sender, message)
+            case SyncInfo():
+                self._on_sync_info(sender, message)
+
+    def _on_proposal(self, sender: int, proposal: Proposal) -> None:
+        header = proposal.header
+        if sender != header.proposer:
+            self._emit(Report("not_the_proposer", sender))
+            return
+        if not self._accept(sender, proposal):
+            return
+        voted = self.safety.last_vote
+        if header.round < self.round:
+            self._help(sender, header.round)
+        elif voted is not None and voted.block_id == block_id(header):
+            self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
+        elif self._candidate is None and header.round > self.safety.last_voted_round:
+            self._candidate = proposal
+        elif self._candidate is not None and self._candidate != proposal:
+            self._emit(Report("double_proposal", sender, f"round {header.round}"))
+
+    def _accept(self, sender: int, proposal: Proposal) -> bool:
+        """Form, signature and certificates; then the certificates count and the block joins the tree."""
+        header = proposal.header
+        if header.height <= self.committed.height and header.round < self.round:
+            return False
+        if error := form_error(proposal, self.committee):
+            self._emit(Report("bad_proposal", sender, error))
+            return False
+        identity = block_id(header)
+        if identity not in self.tree and not self.certificates.proposal_is_signed(proposal):
+            self._emit(Report("bad_signature", sender, "proposal"))
+            return False
+        if not self.certificates.qc_is_valid(proposal.qc):  # V2
+            self._emit(Report("bad_certificate", sender, "proposal's QC"))
+            return False
+        if proposal.tc is not None and not self.certificates.tc_is_valid(proposal.tc):
+            self._emit(Report("bad_certificate", sender, "proposal's TC"))
+            return False
+        self._process_qc(proposal.qc, sender)
+        if proposal.tc is not None:
+            self._process_tc(proposal.tc, sender)
+        self._add_block(proposal, sender)
+        return True
+
+    def _add_block(self, proposal: Proposal, sender: int) -> None:
+        if self._insert(proposal) is not None:
+            return
+        header = proposal.header
+        if header.height <= self.committed.height or header.parent_id in self.tree:
+            return
+        self.tree.hold(proposal)
+        if header.height - self.committed.height > RANGE_GAP:
+            self._fetch_range(header.height - 1, sender)
+        else:
+            self._want(header.parent_id, sender)
+
+    def _insert(self, proposal: Proposal) -> Node | None:
+        """Into the tree, with the blocks that waited for it; every QC that this completes is counted (C1, P8)."""
+        first = self.tree.insert(proposal)
+        queue = [first] if first else []
+        while queue:
+            node = queue.pop()
+            self._wanted.pop(node.id, None)
+            self._count_qc(node.proposal.qc)
+            for orphan in self.tree.take_orphans_of(node.id):
+                child = self.tree.insert(orphan)
+                if child:
+                    queue.append(child)
+            if self.high_qc.block_id == node.id:
+                self._count_qc(self.high_qc)
+        return first
+
+    def _on_vote(self, sender: int, vote: Vote) -> None:
+        data = vote.data
+        if vote.voter != sender or data.epoch != self.committee.epoch:
+            self._emit(Report("bad_vote", sender))
+            return
+        if data.round <= self.high_qc.round:
+            if data.round < self.round - 1:
+                self._help(sender, data.round)
+            return
+        if data.round > self.round + ROUND_WINDOW:
+            return
+        slots = self._votes.setdefault(data.round, VoteSlots())
+        held = slots.votes.setdefault(sender, vote)
+        if held.data != data:
+            self._emit(Report("double_vote", sender, f"round {data.round}"))
+            return
+        qc, bad = slots.try_certify(self.certificates, data)
+        self._report_bad(bad, "vote")
+        if qc is not None:
+            self._process_qc(qc, sender)
+
+    def _on_timeout(self, sender: int, timeout: Timeout) -> None:
+        if timeout.voter != sender or timeout.epoch != self.committee.epoch:
+            self._emit(Report("bad_timeout", sender))
+            return
+        if not self.certificates.timeout_is_justified(timeout):
+            self._emit(Report("bad_certificate", sender, "timeout"))
+            return
+        # The certificates count first, also when the TC of that round already exists.
+        self._process_qc(timeout.high_qc, sender)
+        if timeout.last_tc is not None:
+            self._process_tc(timeout.last_tc, sender)
+        if timeout.round < self.round:
+            self._help(sender, timeout.round)
+            return
+        slots = self._timeouts.setdefault(timeout.round, TimeoutSlots())
+        slots.timeouts.setdefault(sender, timeout)
+        if len(slots.timeouts) > self.committee.faults and timeout.round == self.round:
+            self._give_up()  # P4: f + 1 others have; at least one of them is honest
+        tc, bad = slots.try_certify(self.certificates)
+        self._report_bad(bad, "timeout")
+        if tc is not None:
+            self._process_tc(tc, sender)
+            self._emit(Broadcast(tc))  # P5
+
+    def _report_bad(self, members: list[int], what: str) -> None:
+        for member in members:
+            self._emit(Report("bad_signature", member, what))
+
+    def _on_timeout_cert(self, sender: int, tc: TimeoutCert) -> None:
+        if not self.certificates.tc_is_valid(tc):
+            self._emit(Report("bad_certificate", sender, "TC"))
+            return
+        self._process_tc(tc, sender)
+
+    def _on_sync_info(self, sender: int, info: SyncInfo) -> None:
+        if not self.certificates.qc_is_valid(info.high_qc):
+            self._emit(Report("bad_certificate", sender, "sync info"))
+            return
+        self._process_qc(info.high_qc, sender)
+        if info.high_tc is not None and self.certificates.tc_is_valid(info.high_tc):
+            self._process_tc(info.high_tc, sender)
+        if info.committed_height > self.committed.height + 1:
+            self._fetch_range(info.committed_height, sender)
+
+    def _help(self, member: int, its_round: int) -> None:
+        """P6: one that speaks of a past round is shown the present, not more often than it can use."""
+        if member != self.me and its_round < self.round and self._may_ask(("help", member)):
+            self._emit(Send(member, SyncInfo(self.high_qc, self.high_tc, self.committed.height)))
+
+    # Certificates, lock and commit.
+
+    def _process_qc(self, qc: QuorumCert, sender: int) -> None:
+        """L1, P1, P8 for a valid QC."""
+        if qc.round > self.high_qc.round:
+            self.safety = replace(self.safety, high_qc=qc)
+            self._advance(qc.round + 1)
+        self._count_qc(qc)
+        if qc.block_id not in self.tree and qc.round > self.committed.round:
+            self._want(qc.block_id, sender)
+
+    def _process_tc(self, tc: TimeoutCert, sender: int) -> None:
+        self._process_qc(tc.high_qc, sender)
+        if self.high_tc is None or tc.round > self.high_tc.round:
+            self.safety = replace(self.safety, high_tc=tc)
+        self._advance(tc.round + 1)
+
+    def _count_qc(self, qc: QuorumCert) -> None:
+        """C1: a QC whose block directly follows its parent's round commits that parent and all before it."""
+        node = self.tree.node(qc.block_id)
+        if node is None or node.parent is None or not self._commits_parent(node):
+            return
+        chain = self.tree.chain_to(node.parent)
+        if chain:
+            self._commit(chain, qc)
+
+    def _commits_parent(self, node: Node) -> bool:
+        return node.facts.round == node.facts.parent_round + 1
+
+    def _commit(self, chain: list[Node], qc: QuorumCert) -> None:
+        height = self.committed.height
+        for node in chain:
+            height += 1
+            assert node.facts.height == height, "a committed chain has no gaps"
+        blocks = tuple(node.proposal for node in chain)
+        unsaved = tuple(b for b, node in zip(blocks, chain, strict=True) if node.id not in self._persisted)
+        if unsaved:
+            self._emit(Persist(unsaved, None))
+        self._emit(Commit(blocks, qc))
+        self.direct_results_size = chain[-1].facts.exec_results_size
+        for node in chain:
+            self.payload.drop_committed(node.proposal.batches)
+        self.tree.move_root(chain[-1])
+        self._persisted = {i for i in self._persisted if i in self.tree}
+
+    def _advance(self, to_round: int) -> None:
+        """P1: enters the round that follows the highest certificate."""
+        if to_round <= self.round:
+            return
+        self.round = to_round
+        self._candidate = None
+        self._votes = {r: s for r, s in self._votes.items() if r > self.high_qc.round}
+        self._timeouts = {r: s for r, s in self._timeouts.items() if r >= to_round}
+        self._enter_timers()
+
+    # Voting.
+
+    def _judge(self) -> None:
+        """V1–V9 for the round's one proposal; what cannot be judged yet stays until it can or the round ends."""
+        proposal = self._candidate
+        if proposal is None or proposal.header.round != self.round or self.halted:  # V3
+            return
+        verdict = Judging(self.tree, self.payload, self.executed, self.executed_height, self.safety).judge(
+            proposal, self._now, self.round - self.committed.round
+        )
+        match verdict.kind:
+            case Verdict.VOTE:
+                self._vote(proposal)
+            case Verdict.PAYLOAD_MISSING:
+                if self._may_ask(("batches", verdict.missing[0].digest)):
+                    self._emit(FetchBatches(verdict.missing, proposal.header.proposer))
+            case Verdict.REFUSE:
+                self._candidate = None
+                self._emit(Report(verdict.reason, proposal.header.proposer, f"round {self.round}"))
+                if verdict.reason == "root_mismatch":
+                    self.halted = f"state differs from the committee's at height {proposal.header.exec_height}"
+            case Verdict.WAIT:
+                pass
+
+    def _vote(self, proposal: Proposal) -> None:
+        header = proposal.header
+        parent = self.tree.facts(header.parent_id)
+        assert parent is not None, "judged on a held parent"
+        digest = ZERO
+        if header.round == parent.round + 1 and parent.height > 0:
+            digest = commit_digest(header.epoch, parent.height, parent.id, parent.round)
+        identity = block_id(header)
+        data = VoteData(header.epoch, header.round, identity, parent.id, parent.round, digest)
+        self.safety = replace(self.safety, last_voted_round=header.round, last_vote=data)
+        self._candidate = None
+        self._persist((proposal,) if identity not in self._persisted else ())
+        self._emit(Broadcast(Vote(data, self.me, UNSIGNED)))
+
+    def _persist(self, blocks: tuple[Proposal, ...]) -> None:
+        self._persisted.update(block_id(block.header) for block in blocks)
+        self._emit(Persist(blocks, self.safety))
+
+    # Proposing.
+
+    def _propose(self) -> None:
+        if self.committee.leader_of(self.round) != self.me or self.halted:
+            return
+        if max(self.safety.last_proposed_round, self.safety.last_voted_round) >= self.round:
+            return
+        parent = self.tree.facts(self.high_qc.block_id)
+        if parent is None or (not self._has_work() and self._now < self._entered_ms + self.pace.idle_ms):
+            return
+        executed = self.executed.get(min(parent.commits_after(), self.executed_height))
+        if executed is None or executed.height < parent.exec_height:
+            return  # Executed will come
+        batches: tuple[BatchRef, ...] = ()
+        if self.committed.height - self.executed_height <= EXECUTION_LAG_MAX:
+            batches = self.payload.select(parent.lanes, self.round)
+        proposal = self._block(parent, executed, batches)
+        self.safety = replace(self.safety, last_proposed_round=self.round, last_proposed_id=block_id(proposal.header))
+        self.tree.insert(proposal)  # its own work needs no second look when it comes back
+        self._persist((proposal,))
+        self._emit(Broadcast(proposal))
+
+    def _block(self, parent: Root, executed: Executed, batches: tuple[BatchRef, ...]) -> Proposal:
+        qc = self.high_qc
+        tc = self.high_tc if qc.round != self.round - 1 else None
+        header = Header(
+            chain_id=self.committee.chain_id,
+            protocol=PROTOCOL,
+            epoch=self.committee.epoch,
+            round=self.round,
+            height=parent.height + 1,
+            proposer=self.me,
+            parent_id=parent.id,
+            qc_digest=certificate_digest(qc),
+            tc_digest=certificate_digest(tc),
+            batches_root=batches_root(batches),
+            time_ms=max(self._now, parent.time_ms + 1),
+            exec_height=executed.height,
+            exec_state_root=executed.state_root,
+            exec_results_size=executed.results_size,
+            exec_results_root=executed.results_root,
+            schedule_digest=self.committee.schedule_digest,
+            snapshot_height=0,
+            snapshot_root=ZERO,
+            evidence_root=ZERO,
+            next_committee_hash=ZERO,
+        )
+        return Proposal(header, batches, qc, tc, (), (), UNSIGNED)
+
+    def _has_work(self) -> bool:
+        """P7: something waits to be ordered, to be committed, or to be proven."""
+        if self.executed[self.executed_height].results_size > self.direct_results_size:
+            return True
+        facts = self.tree.facts(self.high_qc.block_id) or self.committed
+        if self.payload.has_next(facts.lanes):
+            return True
+        return any(not self._is_plain(node) for node in self.tree.ancestors(self.tree.node(self.high_qc.block_id)))
+
+    def _is_plain(self, node: Node) -> bool:
+        before = node.parent.facts if node.parent else self.committed
+        return not node.proposal.batches and before.exec_results_size == node.facts.exec_results_size
+
+    # Execution and sync.
+
+    def _on_executed(self, executed: Executed) -> None:
+        self.executed[executed.height] = executed
+        self.executed_height = max(self.executed_height, executed.height)
+        self.executed.pop(executed.height - EXECUTED_KEPT, None)
+
+    def _on_blocks(self, fetched: BlocksFetched) -> None:
+        if fetched.qc is None:
+            for proposal in fetched.blocks:
+                self._accept(fetched.sender, proposal)
+            return
+        if not fetched.blocks or not self._range_is_certified(fetched.blocks, fetched.qc):
+            self._emit(Report("bad_range", fetched.sender))
+            return
+        for proposal in fetched.blocks:
+            self.certificates.trust(proposal.qc)
+            if proposal.header.height > self.committed.height and self._insert(proposal) is None:
+                break
+            self._process_qc(proposal.qc, fetched.sender)
+        self._process_qc(fetched.qc, fetched.sender)
+        self._asked.pop("range", None)
+
+    def _range_is_certified(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> bool:
+        """The QC is valid for the last block, and each block is the parent that the next one names."""
+        expected = qc.block_id
+        for block in reversed(blocks):
+            if block_id(block.header) != expected or form_error(block, self.committee):
+                return False
+            expected = block.header.parent_id
+        return self.certificates.qc_is_valid(qc)
+
+    def _want(self, identity: bytes, hint: int) -> None:
+        if identity not in self._wanted and len(self._wanted) < WANTED_LIMIT:
+            self._wanted[identity] = hint
+            self._emit(FetchBlocks((identity,), hint))
+
+    def _fetch_range(self, to_height: int, hint: int) -> None:
+        first = self.committed.height + 1
+        if to_height >= first and self._may_ask("range"):
+            self._emit(FetchRange(first, min(to_height, first + RANGE_MAX - 1), hint))
+
+    def _may_ask(self, what: object) -> bool:
+        """At most once in RETRY_MS for the same thing."""
+        if self._asked.get(what, -RETRY_MS) + RETRY_MS > self._now:
+            return False
+        if len(self._asked) > 4 * WANTED_LIMIT:
+            self._asked = {k: t for k, t in self._asked.items() if t + RETRY_MS > self._now}
+        self._asked[what] = self._now
+        return True
+
+    # Time.
+
+    def _enter_timers(self) -> None:
+        self._entered_ms = self._now
+        self._had_work = self._has_work()
+        idle = 0 if self._had_work else self.pace.idle_ms
+        self._deadline_ms = self._now + idle + self._round_ms()
+        self._resend_ms = 0
+
+    def _round_ms(self) -> int:
+        return self.pace.round_ms(self.round - self.committed.round)
+
+    def _on_tick(self) -> None:
+        if self._now >= self._deadline_ms:
+            if self.safety.last_timeout is None or self.safety.last_timeout.round != self.round:
+                self._give_up()
+            elif self._now >= self._resend_ms:
+                self._emit(Broadcast(self.safety.last_timeout))
+                self._schedule_resend()
+        for identity, hint in list(self._wanted.items()):
+            if identity in self.tree:
+                del self._wanted[identity]
+            elif self._may_ask(identity):
+                self._emit(FetchBlocks((identity,), hint))
+
+    def _give_up(self) -> None:
+        """P3: persists and multicasts this replica's timeout for its round, once; L2: with its highest QC."""
+        if self.safety.last_timeout is not None and self.safety.last_timeout.round >= self.round:
+            return
+        tc = self.high_tc if self.high_qc.round != self.round - 1 else None
+        timeout = Timeout(self.committee.epoch, self.round, self.high_qc, tc, self.me, UNSIGNED)
+        self.safety = replace(
+            self.safety, last_voted_round=max(self.safety.last_voted_round, self.round), last_timeout=timeout
+        )
+        self._candidate = None
+        self._deadline_ms = min(self._deadline_ms, self._now)
+        self._persist(())
+        self._emit(Broadcast(timeout))
+        self._schedule_resend()
+
+    def _schedule_resend(self) -> None:
+        # Jitter without chance: members differ by their index, repeats by the time.
+        half = self._round_ms() // 2
+        self._resend_ms = self._now + half + (self._now + self.me * 37) % max(1, half // 8)
+
+    def _set_timer(self) -> None:
+        if not self._had_work and self._has_work():
+            self._had_work = True
+            self._deadline_ms = min(self._deadline_ms, self._now + self._round_ms())
+        due = [self._deadline_ms if self._now < self._deadline_ms else max(self._resend_ms, self._now + 1)]
+        if self._wanted or self._candidate is not None:
+            due.append(self._now + RETRY_MS)
+        if self.committee.leader_of(self.round) == self.me and self.safety.last_proposed_round < self.round:
+            idle_end = self._entered_ms + self.pace.idle_ms
+            if idle_end > self._now:
+                due.append(idle_end)
+        at_ms = min(due)
+        if at_ms != self._timer_ms or self._timer_ms <= self._now:
+            self._timer_ms = at_ms
+            self._emit(SetTimer(at_ms))
