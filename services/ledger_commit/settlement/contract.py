@@ -1,0 +1,174 @@
+"""apply(state, block): every entry of a committed block, in order, each taking effect whole or not at all.
+
+An entry that names nobody (bytes that do not decode, a record whose signatures do not hold) leaves no result: it is counted
+and dropped. What is authentic but may not take effect is refused with a typed reason. Neither stops the block.
+
+Source: settlement.md, Identity of a claim; Transactions; Results.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from claims.encoding import DecodeError
+from claims.result import CLAIM_RESULT, TRANSACTION_RESULT, ClaimResult, TransactionResult
+from claims.transaction import (
+    ENTRY_SCORED_RECORD,
+    ENTRY_TRANSACTION,
+    RECORD,
+    SCORED_RECORD,
+    SIGNED_TRANSACTION,
+    KeyUse,
+    Kind,
+    Record,
+    ScoredRecord,
+    SignedTransaction,
+    record_message,
+    scoring_message,
+)
+from ledger_commit.settlement.registry import apply_registry
+from ledger_commit.settlement.review import apply_review
+from ledger_commit.settlement.state import State
+from ledger_commit.settlement.submission import submit_claim
+
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""(Ed25519 public key, message, signature) → whether it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInput:
+    """A committed block as the contract sees it: entries of all its batches, in order."""
+
+    height: int
+    time_ms: int
+    entries: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a block did. `results` are the leaves added to the tree, `outcomes` the same decoded.
+
+    `absorbed` counts repeats, `dropped` entries that named nobody; neither has a leaf.
+    """
+
+    height: int
+    results: tuple[bytes, ...]
+    outcomes: tuple[ClaimResult | TransactionResult, ...]
+    absorbed: int
+    dropped: int
+    state_root: bytes
+    results_size: int
+    results_root: bytes
+
+
+class _Block:
+    """Collects the results of one block; gives each its index."""
+
+    def __init__(self, state: State, height: int, verify: Verify) -> None:
+        self.state = state
+        self.height = height
+        self.verify = verify
+        self.outcomes: list[ClaimResult | TransactionResult] = []
+        self.absorbed = 0
+        self.dropped = 0
+
+    def add(self, outcome: ClaimResult | TransactionResult | None) -> None:
+        if outcome is None:
+            self.absorbed += 1
+        else:
+            self.outcomes.append(outcome)
+
+    @property
+    def next_index(self) -> int:
+        return len(self.outcomes)
+
+
+def apply(state: State, block: BlockInput, verify: Verify) -> Execution:
+    """Executes a block and advances `state` in place. Heights come one after the other."""
+    assert block.height == state.height + 1, "blocks are executed in height order"
+    doing = _Block(state, block.height, verify)
+    for entry in block.entries:
+        _apply_entry(doing, entry)
+    results = tuple(map(encode_result, doing.outcomes))
+    for result in results:
+        state.results.append(result)
+    state.height = block.height
+    state.close_block()
+    return Execution(
+        block.height,
+        results,
+        tuple(doing.outcomes),
+        doing.absorbed,
+        doing.dropped,
+        state.root,
+        len(state.results),
+        state.results.root(),
+    )
+
+
+def encode_result(outcome: ClaimResult | TransactionResult) -> bytes:
+    """The leaf."""
+    if isinstance(outcome, ClaimResult):
+        return CLAIM_RESULT.encode(outcome)
+    return TRANSACTION_RESULT.encode(outcome)
+
+
+def _apply_entry(block: _Block, entry: bytes) -> None:
+    try:
+        if entry[:1] == bytes((ENTRY_SCORED_RECORD,)):
+            scored = SCORED_RECORD.decode(entry[1:])
+            _apply_record(block, scored, RECORD.decode(scored.record))
+        elif entry[:1] == bytes((ENTRY_TRANSACTION,)):
+            _apply_transaction(block, SIGNED_TRANSACTION.decode(entry[1:]))
+        else:
+            block.dropped += 1
+    except DecodeError:
+        block.dropped += 1
+
+
+def _apply_record(block: _Block, scored: ScoredRecord, record: Record) -> None:
+    if not _record_is_authentic(block, scored, record):
+        block.dropped += 1
+        return
+    for position, claim in enumerate(record.claims):
+        pended = bool(scored.pend_bits[position // 8] >> (position % 8) & 1)
+        outcome = submit_claim(
+            block.state,
+            record.prefix.organisation,
+            claim,
+            pended=pended,
+            height=block.height,
+            index=block.next_index,
+        )
+        block.add(outcome)
+
+
+def _record_is_authentic(block: _Block, scored: ScoredRecord, record: Record) -> bool:
+    """Right chain and kind, not expired, and both of the payer's signatures hold; verified once for all its claims."""
+    prefix, state = record.prefix, block.state
+    if prefix.chain_id != state.chain_id or prefix.kind is not Kind.RECORD:
+        return False
+    if prefix.expires_height and block.height > prefix.expires_height:
+        return False
+    if len(scored.pend_bits) != -(-len(record.claims) // 8):
+        return False
+    pricing = state.key_for(prefix.organisation, prefix.key_id, KeyUse.PRICING, block.height)
+    scoring = state.key_for(prefix.organisation, scored.scoring_key_id, KeyUse.SCORING, block.height)
+    if pricing is None or scoring is None:
+        return False
+    digest = hashlib.sha256(scored.record).digest()
+    return block.verify(pricing.public_key, record_message(scored.record), scored.signature) and block.verify(
+        scoring.public_key, scoring_message(digest, scored.pend_bits), scored.scoring_signature
+    )
+
+
+def _apply_transaction(block: _Block, transaction: SignedTransaction) -> None:
+    identity = hashlib.sha256(transaction.body).digest()
+    if identity in block.state.transactions:
+        block.absorbed += 1
+        return
+    if transaction.kind is Kind.REVIEW_CLAIM:
+        for outcome in apply_review(block.state, transaction, identity, block.height, block.next_index, block.verify):
+            block.add(outcome)
+        return
+    block.add(apply_registry(block.state, transaction, identity, block.height, block.next_index, block.verify))

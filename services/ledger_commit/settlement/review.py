@@ -1,0 +1,66 @@
+"""ReviewClaim: the payer's decision on a pended claim, at a new place in the order.
+
+A release adjudicates the claim as of now; a denial takes every line off. Yields the outcome of the review itself and, where
+it took effect, the claim's next result.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from claims.result import ClaimResult, TransactionResult
+from claims.transaction import (
+    REVIEW_CLAIM,
+    Disposition,
+    RefusalReason,
+    ReviewClaim,
+    ReviewDecision,
+    SignedTransaction,
+)
+from ledger_commit.settlement.registry import prefix_refusal, signers
+from ledger_commit.settlement.state import ClaimEntry, State
+from ledger_commit.settlement.submission import deny_whole, settle
+
+
+def apply_review(
+    state: State,
+    transaction: SignedTransaction,
+    identity: bytes,
+    height: int,
+    index: int,
+    verify: Callable[[bytes, bytes, bytes], bool],
+) -> list[ClaimResult | TransactionResult]:
+    """One or two results. Raises DecodeError for a body that is none."""
+    review = REVIEW_CLAIM.decode(transaction.body)
+    organisation = review.prefix.organisation
+    entry = state.claims_of_payer.get((organisation, review.claim_ref, review.version))
+    reason = prefix_refusal(state, review.prefix, transaction.kind, height)
+    if reason is None:
+        reason = _refusal(review, entry, signers(state, transaction, height, verify))
+    told = TransactionResult(height, index, transaction.kind, organisation, identity, reason or 0)
+    if reason is not None or entry is None:
+        return [told]
+    state.transactions.add(identity)
+    return [told, _decide(state, review, entry, height, index + 1)]
+
+
+def _refusal(review: ReviewClaim, entry: ClaimEntry | None, signed: set[str] | None) -> RefusalReason | None:
+    if signed is None:
+        return RefusalReason.BAD_SIGNATURE
+    if review.prefix.organisation not in signed:
+        return RefusalReason.NOT_AUTHORISED
+    if entry is None:
+        return RefusalReason.UNKNOWN_CLAIM
+    if entry.pending is None:
+        return RefusalReason.NOT_PENDED
+    if (review.decision is ReviewDecision.DENY) != bool(review.denial_carc):
+        return RefusalReason.BAD_DISPOSITION
+    return None
+
+
+def _decide(state: State, review: ReviewClaim, entry: ClaimEntry, height: int, index: int) -> ClaimResult:
+    assert entry.pending is not None
+    step = entry.step + 1
+    if review.decision is ReviewDecision.DENY:
+        return deny_whole(state, entry.pending, review.denial_carc, height, index, step)
+    released = replace(entry.pending, disposition=Disposition.PAY)
+    return settle(state, released, height, index, step)

@@ -1,0 +1,243 @@
+"""SubmitClaim: is it a repeat, may it stand, does another claim hold its lines, and what does it come to.
+
+Source: settlement.md, Identity of a claim; Adjudication.
+"""
+
+from claims.claim import MAX_AMOUNT_CENTS, Frequency
+from claims.money import BASIS_POINTS
+from claims.result import ClaimResult, Outcome, Posting, SettledLine
+from claims.transaction import (
+    Disposition,
+    Group,
+    PricedClaim,
+    PricedLine,
+    ReasonClass,
+    RefusalReason,
+)
+from ledger_commit.settlement.accumulators import Ledger
+from ledger_commit.settlement.adjudication import adjudicate_line, deny_line
+from ledger_commit.settlement.state import ClaimEntry, KnownPlan, State
+
+NO_TAG = bytes(32)
+"""A line whose duplicate tag is all zeros has none."""
+
+
+def submit_claim(
+    state: State, payer: str, claim: PricedClaim, *, pended: bool, height: int, index: int
+) -> ClaimResult | None:
+    """The claim's result, or None for a repeat, which leaves no trace. `payer` signed the record."""
+    key = (claim.submitter, claim.claim_ref, claim.version)
+    entry = state.claims.get(key) or state.claims_of_payer.get((claim.payer, claim.claim_ref, claim.version))
+    if entry is not None:
+        return _repeat(state, entry, claim, height, index)
+    reason = refusal_of(state, payer, claim)
+    if reason is not None:
+        _spend(state, claim, ClaimEntry(claim.commitment, 0, None, (), settled=False), Outcome.REFUSED)
+        return _result(claim, height, index, Outcome.REFUSED, refusal=reason)
+    holder = _other_holder(state, claim)
+    why = _why_pended(claim, holder, pended=pended)
+    if why is not None:
+        _hold_tags(state, claim)
+        _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, (), settled=False), Outcome.PENDED)
+        linked = holder if why is ReasonClass.DUPLICATE else None
+        return _result(claim, height, index, Outcome.PENDED, reason=why, linked=linked)
+    return settle(state, claim, height, index, step=0)
+
+
+def _repeat(state: State, entry: ClaimEntry, claim: PricedClaim, height: int, index: int) -> ClaimResult | None:
+    """The same commitment is absorbed; another one is refused once, and never moves the claim."""
+    if claim.commitment == entry.commitment or claim.commitment in entry.refused_commitments:
+        return None
+    entry.refused_commitments.add(claim.commitment)
+    state.write(b"r", claim.claim_ref + claim.version.to_bytes(2, "big"), claim.commitment)
+    return _result(claim, height, index, Outcome.REFUSED, refusal=RefusalReason.VERSION_SPENT)
+
+
+def refusal_of(state: State, payer: str, claim: PricedClaim) -> RefusalReason | None:
+    """Why the claim may not stand, or None."""
+    if claim.payer != payer:
+        return RefusalReason.NOT_AUTHORISED
+    if claim.frequency is not Frequency.ORIGINAL:
+        return RefusalReason.FREQUENCY_NOT_SUPPORTED
+    if claim.submitter not in state.organisations or claim.payee not in state.organisations:
+        return RefusalReason.UNKNOWN_ORGANISATION
+    known = state.plans.get((claim.plan, claim.plan_year))
+    if known is None:
+        return RefusalReason.UNKNOWN_PLAN
+    if payer not in known.plan.payers:
+        return RefusalReason.PAYER_NOT_OF_PLAN
+    if not known.plan.first_day <= claim.service_day <= known.plan.last_day:
+        return RefusalReason.SERVICE_DAY_OUTSIDE_PLAN
+    member = state.members.get((claim.plan, claim.plan_year, claim.member_ref))
+    if member is None or not member.first_day <= claim.service_day <= member.last_day:
+        return RefusalReason.NOT_ENROLLED
+    return _line_refusal(claim)
+
+
+def _line_refusal(claim: PricedClaim) -> RefusalReason | None:
+    numbers = {line.number for line in claim.lines}
+    if not claim.lines or len(numbers) != len(claim.lines):
+        return RefusalReason.DUPLICATE_LINE_NUMBER
+    for line in claim.lines:
+        if not _amounts_are_in_range(line):
+            return RefusalReason.AMOUNT_OUT_OF_RANGE
+        if line.allowed_cents > line.charge_cents:
+            return RefusalReason.ALLOWED_EXCEEDS_CHARGE
+        if line.contractual_group not in {Group.CO, Group.PR}:
+            return RefusalReason.MALFORMED
+        if claim.disposition is Disposition.DENY and not line.denial_carc:
+            return RefusalReason.BAD_DISPOSITION
+    return None
+
+
+def _amounts_are_in_range(line: PricedLine) -> bool:
+    return (
+        0 <= line.charge_cents <= MAX_AMOUNT_CENTS
+        and 0 <= line.allowed_cents <= MAX_AMOUNT_CENTS
+        and 0 <= line.copay_cents <= MAX_AMOUNT_CENTS
+        and 0 <= line.other_payer_paid_cents <= MAX_AMOUNT_CENTS
+        and line.coinsurance_bp <= BASIS_POINTS
+    )
+
+
+def _why_pended(claim: PricedClaim, holder: bytes | None, *, pended: bool) -> ReasonClass | None:
+    """Pend bits and duplicates turn pay into pend, and nothing else."""
+    if claim.disposition is Disposition.PEND:
+        return claim.reason
+    if claim.disposition is Disposition.DENY:
+        return None
+    if pended:
+        return ReasonClass.FRAUD_SUSPICION
+    return ReasonClass.DUPLICATE if holder is not None else None
+
+
+def _live_tags(claim: PricedClaim) -> list[bytes]:
+    return [line.duplicate_tag for line in claim.lines if line.duplicate_tag != NO_TAG and not line.denial_carc]
+
+
+def _other_holder(state: State, claim: PricedClaim) -> bytes | None:
+    """The claim that holds one of this claim's tags."""
+    for tag in _live_tags(claim):
+        holder = state.tags.get(tag)
+        if holder is not None and holder != claim.claim_ref:
+            return holder
+    return None
+
+
+def _hold_tags(state: State, claim: PricedClaim) -> None:
+    for tag in _live_tags(claim):
+        if tag not in state.tags:
+            state.tags[tag] = claim.claim_ref
+            state.write(b"t", tag, claim.claim_ref)
+
+
+def free_tags(state: State, claim: PricedClaim) -> None:
+    """A claim that is denied holds nothing."""
+    for tag in _live_tags(claim):
+        if state.tags.get(tag) == claim.claim_ref:
+            del state.tags[tag]
+            state.write(b"t", tag, b"")
+
+
+def settle(state: State, claim: PricedClaim, height: int, index: int, step: int) -> ClaimResult:
+    """Adjudicates the claim at this place in the order and posts its accumulators."""
+    known = state.plans[claim.plan, claim.plan_year]
+    ledger = _accumulators(state, known, claim)
+    other_paid = _paid_before(state, claim)
+    lines = tuple(
+        adjudicate_line(line, ledger, known.plan.cob_method, paid)
+        for line, paid in zip(claim.lines, other_paid, strict=True)
+    )
+    denied = all(line.denial_carc for line in claim.lines)
+    outcome = Outcome.DENIED if denied else Outcome.SETTLED
+    postings = ledger.postings()
+    state.post_accumulators(ledger.posted)
+    _hold_tags(state, claim)
+    _spend(state, claim, ClaimEntry(claim.commitment, step, None, lines, settled=True), outcome)
+    return _result(claim, height, index, outcome, lines=lines, postings=postings, step=step)
+
+
+def deny_whole(state: State, claim: PricedClaim, carc: str, height: int, index: int, step: int) -> ClaimResult:
+    """Every line denied by a review; group CO unless the line was denied before."""
+    lines = tuple(
+        deny_line(line, line.denial_group if line.denial_carc else Group.CO, line.denial_carc or carc)
+        for line in claim.lines
+    )
+    free_tags(state, claim)
+    _spend(state, claim, ClaimEntry(claim.commitment, step, None, lines, settled=True), Outcome.DENIED)
+    return _result(claim, height, index, Outcome.DENIED, lines=lines, step=step)
+
+
+def _accumulators(state: State, known: KnownPlan, claim: PricedClaim) -> Ledger:
+    member = state.members[claim.plan, claim.plan_year, claim.member_ref]
+    return Ledger(
+        state.accumulators,
+        known.limits,
+        claim.plan,
+        claim.plan_year,
+        claim.tier,
+        claim.member_ref,
+        member.family_ref,
+    )
+
+
+def _paid_before(state: State, claim: PricedClaim) -> list[int]:
+    """For each line what earlier payers paid: from their ledgered results where all are here, else as submitted."""
+    entries = [state.claims_of_payer.get((p.payer, p.claim_ref, p.version)) for p in claim.prior]
+    if not entries or not all(entry is not None and entry.settled for entry in entries):
+        return [line.other_payer_paid_cents for line in claim.lines]
+    paid: dict[int, int] = {}
+    for entry in entries:
+        assert entry is not None
+        for line in entry.lines:
+            paid[line.number] = paid.get(line.number, 0) + line.paid_cents
+    return [paid.get(line.number, 0) for line in claim.lines]
+
+
+def _spend(state: State, claim: PricedClaim, entry: ClaimEntry, outcome: Outcome) -> None:
+    before = state.claims.get((claim.submitter, claim.claim_ref, claim.version))
+    if before is not None:
+        entry.refused_commitments = before.refused_commitments
+    state.claims[claim.submitter, claim.claim_ref, claim.version] = entry
+    state.claims_of_payer[claim.payer, claim.claim_ref, claim.version] = entry
+    name = claim.submitter.encode() + claim.claim_ref + claim.version.to_bytes(2, "big")
+    state.write(b"c", name, bytes((outcome, entry.step)) + claim.commitment)
+
+
+def _result(
+    claim: PricedClaim,
+    height: int,
+    index: int,
+    outcome: Outcome,
+    *,
+    reason: ReasonClass = ReasonClass.NONE,
+    refusal: RefusalReason | None = None,
+    linked: bytes | None = None,
+    lines: tuple[SettledLine, ...] = (),
+    postings: tuple[Posting, ...] = (),
+    step: int = 0,
+) -> ClaimResult:
+    charge = sum(line.charge_cents for line in claim.lines) if refusal is None else 0
+    paid = sum(line.paid_cents for line in lines)
+    patient = sum(a.amount_cents for line in lines for a in line.adjustments if a.group is Group.PR)
+    return ClaimResult(
+        height=height,
+        index=index,
+        outcome=outcome,
+        claim_ref=claim.claim_ref,
+        version=claim.version,
+        step=step,
+        submitter=claim.submitter,
+        payer=claim.payer,
+        payee=claim.payee,
+        plan=claim.plan,
+        reason=reason,
+        refusal=refusal or 0,
+        linked=linked,
+        commitment=claim.commitment,
+        charge_cents=charge,
+        paid_cents=paid,
+        patient_cents=patient,
+        lines=lines,
+        postings=postings,
+    )
