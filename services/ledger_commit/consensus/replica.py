@@ -103,6 +103,7 @@ class Replica:
         self.executed: dict[int, Executed] = {e.height: e for e in executed}
         self.executed_height = max(self.executed)
         self.halted = ""
+        """Why this replica signs nothing; it still follows. Empty while it takes part."""
         self.direct_results_size = -1
         self._candidate: Proposal | None = None
         self._votes: dict[int, VoteSlots] = {}
@@ -139,6 +140,12 @@ class Replica:
             self._persisted.add(block_id(block.header))
             self._insert(block)
         self._enter_timers()
+        if not self.halted:
+            self._say_again()
+        self._process_qc(self.high_qc, self.me)
+        return self._settle()
+
+    def _say_again(self) -> None:
         if self.safety.last_vote and self.safety.last_vote.round >= self.round - 1:
             self._emit(Broadcast(Vote(self.safety.last_vote, self.me, UNSIGNED)))
         if self.safety.last_timeout and self.safety.last_timeout.round == self.round:
@@ -146,8 +153,6 @@ class Replica:
         own = self.tree.node(self.safety.last_proposed_id)
         if own is not None and own.facts.round == self.round:
             self._emit(Broadcast(own.proposal))
-        self._process_qc(self.high_qc, self.me)
-        return self._settle()
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
         """What is to be done about an event, in order. Pure in everything but this object's own state."""
@@ -206,7 +211,7 @@ class Replica:
         voted = self.safety.last_vote
         if header.round < self.round:
             self._help(sender, header.round)
-        elif voted is not None and voted.block_id == block_id(header):
+        elif voted is not None and voted.block_id == block_id(header) and not self.halted:
             self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
         elif self._candidate is None and header.round > self.safety.last_voted_round:
             self._candidate = proposal
@@ -561,7 +566,7 @@ class Replica:
         if self._now >= self._deadline_ms:
             if self.safety.last_timeout is None or self.safety.last_timeout.round != self.round:
                 self._give_up()
-            elif self._now >= self._resend_ms:
+            elif self._now >= self._resend_ms and not self.halted:
                 self._emit(Broadcast(self.safety.last_timeout))
                 self._schedule_resend()
         for identity, hint in list(self._wanted.items()):
@@ -572,6 +577,8 @@ class Replica:
 
     def _give_up(self) -> None:
         """P3: persists and multicasts this replica's timeout for its round, once; L2: with its highest QC."""
+        if self.halted:
+            return
         if self.safety.last_timeout is not None and self.safety.last_timeout.round >= self.round:
             return
         tc = self.high_tc if self.high_qc.round != self.round - 1 else None

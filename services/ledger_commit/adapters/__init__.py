@@ -1,0 +1,1 @@
+"""Where a replica keeps what must survive."""

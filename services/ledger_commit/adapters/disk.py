@@ -1,0 +1,67 @@
+"""Files as the replica needs them: read, write at a place, make durable. A test's disk loses what was not synced."""
+
+import os
+from pathlib import Path
+from typing import Protocol, Self
+
+
+class DiskFile(Protocol):
+    """One open file. `sync` returns when everything written before is durable."""
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+    def write(self, offset: int, data: bytes) -> None: ...
+
+    def size(self) -> int: ...
+
+    def truncate(self, size: int) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class RealFile:
+    """A file of the operating system. Counts its syncs, since that is what durability rests on.
+
+    A new file's directory entry is made durable as well: a record whose directory was never synced is lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        existed = path.exists()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.syncs = 0
+        if not existed:
+            directory = os.open(path.parent, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._fd, length, offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, offset)
+            view, offset = view[written:], offset + written
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        self.syncs += 1
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
