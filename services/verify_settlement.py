@@ -31,14 +31,14 @@ MAX_PROOF_BYTES, MAX_PATH, CACHED_HEADERS = 1 << 20, 64, 1024
 LAYOUTS = {
     "result": "height:u8 index:u4 outcome:OUTCOMES claim_ref:h16 version:u2 step:u2 submitter:t32 payer:t32 payee:t32"
     " plan:t32 reason:u1 refusal:u2 linked:?h16 commitment:h32 charge_cents:i8 paid_cents:i8 patient_cents:i8 lines:*50"
-    " postings:*200",
+    " postings:*200 coordination:COORDINATION",
     "lines": "number:u2 charge_cents:i8 allowed_cents:i8 paid_cents:i8 adjustments:*8",
     "adjustments": "group:GROUPS carc:t5 amount_cents:i8",
     "postings": "plan:t32 year:u2 kind:u1 limit_class:u1 tier:u1 scope:u1 holder:h16 before_cents:i8 after_cents:i8",
     "genesis": "name:t64 currency:t3 time_ms:u8 replicas:*64",  # and organisations, which need no reading here
     "replicas": "organisation:t32 bls_public_key:h48 bls_possession:h96 lane_public_key:h32",
 }
-NAMES = {"GROUPS": {1: "CO", 2: "PR", 3: "OA", 4: "PI"}}
+NAMES = {"GROUPS": {1: "CO", 2: "PR", 3: "OA", 4: "PI"}, "COORDINATION": {0: "NONE", 1: "LEDGERED", 2: "SUBMITTED"}}
 NAMES["OUTCOMES"] = {1: "SETTLED", 2: "DENIED", 3: "PENDED", 4: "REFUSED", 5: "REVERSED"}
 
 

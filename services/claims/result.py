@@ -64,6 +64,17 @@ class Posting:
     after_cents: Cents
 
 
+class Coordination(IntEnum):
+    """Where the amounts of earlier payers came from (settlement.md, step 7)."""
+
+    NONE = 0
+    """No earlier payer."""
+    LEDGERED = 1
+    """Their results on this ledger."""
+    SUBMITTED = 2
+    """What the claim says, since not all of them are settled here."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
     """The outcome of one claim version at one place in the one order."""
@@ -84,7 +95,7 @@ class ClaimResult:
     refusal: Annotated[int, U16]
     """A RefusalReason where the outcome is REFUSED, else 0."""
     linked: ClaimRef | None
-    """The live claim whose line this one repeats, where the reason is DUPLICATE."""
+    """The live claim whose line this one repeats, where the reason is DUPLICATE or a review decided such a hold."""
     commitment: Hash
     charge_cents: Cents
     paid_cents: Cents
@@ -92,6 +103,7 @@ class ClaimResult:
     """Σ of group PR: what the patient owes."""
     lines: Annotated[tuple[SettledLine, ...], Many(MAX_LINES)]
     postings: Annotated[tuple[Posting, ...], Many(4 * MAX_LINES)]
+    coordination: Coordination = Coordination.NONE
 
 
 @dataclass(frozen=True, slots=True)

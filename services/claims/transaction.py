@@ -301,6 +301,7 @@ class SignedTransaction:
     signatures: Annotated[tuple[PartySignature, ...], Many(32)]
 
 
+PRICED_CLAIM: Final = Codec(PricedClaim)
 RECORD: Final = Codec(Record)
 SCORED_RECORD: Final = Codec(ScoredRecord)
 SIGNED_TRANSACTION: Final = Codec(SignedTransaction)

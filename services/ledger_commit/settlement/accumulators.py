@@ -6,69 +6,136 @@ An accumulator that a plan does not declare does not exist: no deductible is due
 from dataclasses import dataclass, field
 
 from claims.result import Posting
-from claims.transaction import AccumulatorKind, AccumulatorScope, PublishPlan, Tier
+from claims.transaction import AccumulatorKind, AccumulatorRule, AccumulatorScope, PublishPlan, Tier
 
-Key = tuple[str, int, AccumulatorKind, int, Tier, AccumulatorScope, bytes]
-"""Plan, year, kind, limit class, tier, scope, holder (member_ref or family_ref)."""
+AccumulatorName = bytes
+"""Plan, year(2), kind, limit class, tier, scope, holder(16): the key of the state's accumulators.
+
+Bytes, since every claim looks up several and an enum in a tuple costs a call to hash.
+"""
+
+
+def rule_name(plan: str, year: int, rule: AccumulatorRule) -> bytes:
+    """An accumulator's name without its holder."""
+    return plan.encode() + year.to_bytes(2, "big") + bytes((rule.kind, rule.limit_class, rule.tier, rule.scope))
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One declared accumulator."""
 
-    scope: AccumulatorScope
+    rule: AccumulatorRule
+    name: bytes
+    of_family: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TierLimits:
+    """What a plan declares for one network tier: individual and family, as far as declared."""
+
+    deductible: tuple[Limit, ...]
+    out_of_pocket: tuple[Limit, ...]
+    classes: dict[int, tuple[Limit, ...]]
+
+
+NO_LIMITS = TierLimits((), (), {})
+
+
+def limits_of(plan: PublishPlan) -> dict[int, TierLimits]:
+    """The plan's rules by tier, ready to be looked up."""
+    return {int(tier): _tier_limits(plan, tier) for tier in Tier}
+
+
+def _tier_limits(plan: PublishPlan, tier: Tier) -> TierLimits:
+    def declared(kind: AccumulatorKind, limit_class: int = 0) -> tuple[Limit, ...]:
+        return tuple(
+            Limit(rule, rule_name(plan.plan, plan.year, rule), rule.scope is AccumulatorScope.FAMILY)
+            for rule in plan.accumulators
+            if (rule.kind, rule.limit_class, rule.tier) == (kind, limit_class, tier)
+        )
+
+    classes = {rule.limit_class for rule in plan.accumulators if rule.kind is AccumulatorKind.LIMIT_CLASS}
+    return TierLimits(
+        declared(AccumulatorKind.DEDUCTIBLE),
+        declared(AccumulatorKind.OUT_OF_POCKET),
+        {number: declared(AccumulatorKind.LIMIT_CLASS, number) for number in sorted(classes)},
+    )
+
+
+@dataclass(slots=True)
+class Account:
+    """One accumulator while a claim is adjudicated."""
+
+    limit: Limit
+    holder: bytes
+    name: AccumulatorName
     limit_cents: int
+    before: int
+    now: int
+
+    def posting(self, plan: str, year: int) -> Posting:
+        rule = self.limit.rule
+        return Posting(
+            plan, year, rule.kind, rule.limit_class, rule.tier, rule.scope, self.holder, self.before, self.now
+        )
 
 
-Limits = dict[tuple[AccumulatorKind, int, Tier], tuple[Limit, ...]]
-"""By kind, limit class and tier: the individual and the family accumulator, as far as declared."""
+Accounts = tuple[Account, ...]
+"""The individual and family accounts of one kind; empty where the plan declares none."""
 
 
-def limits_of(plan: PublishPlan) -> Limits:
-    """The plan's rules, ready to be looked up."""
-    found: dict[tuple[AccumulatorKind, int, Tier], list[Limit]] = {}
-    for rule in plan.accumulators:
-        found.setdefault((rule.kind, rule.limit_class, rule.tier), []).append(Limit(rule.scope, rule.limit_cents))
-    return {key: tuple(limits) for key, limits in found.items()}
+def remaining(accounts: Accounts) -> int | None:
+    """The least that is left; None where nothing is declared."""
+    least: int | None = None
+    for account in accounts:
+        left = account.limit_cents - account.now
+        if least is None or left < least:
+            least = left
+    return least
+
+
+def post(accounts: Accounts, amount_cents: int) -> None:
+    """Adds to each of them."""
+    for account in accounts:
+        account.now += amount_cents
+        assert 0 <= account.now <= account.limit_cents, "an accumulator stays within its limit"
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The accumulators of one claim while it is adjudicated: reads go through to `used`, posts stay here."""
+    """The accumulators of one claim while it is adjudicated: read from `used` once, written back by the caller."""
 
-    used: dict[Key, int]
-    limits: Limits
-    plan: str
-    year: int
-    tier: Tier
+    used: dict[AccumulatorName, int]
+    limits: TierLimits
     member: bytes
     family: bytes
-    posted: dict[Key, int] = field(default_factory=dict)
+    deductible: Accounts = ()
+    out_of_pocket: Accounts = ()
+    _classes: dict[int, Accounts] = field(default_factory=dict)
 
-    def remaining(self, kind: AccumulatorKind, limit_class: int = 0) -> int | None:
-        """The least that is left of the individual and family accumulators; None where neither is declared."""
-        limits = self.limits.get((kind, limit_class, self.tier))
-        if not limits:
-            return None
-        return min(limit.limit_cents - self._value(self._key(kind, limit_class, limit.scope)) for limit in limits)
+    def __post_init__(self) -> None:
+        self.deductible = self._open(self.limits.deductible)
+        self.out_of_pocket = self._open(self.limits.out_of_pocket)
 
-    def post(self, kind: AccumulatorKind, amount_cents: int, limit_class: int = 0) -> None:
-        """Adds to each declared accumulator of this kind."""
-        if not amount_cents:
-            return
-        for limit in self.limits.get((kind, limit_class, self.tier), ()):
-            key = self._key(kind, limit_class, limit.scope)
-            after = self._value(key) + amount_cents
-            assert 0 <= after <= limit.limit_cents, "an accumulator stays within its limit"
-            self.posted[key] = after
+    def of_class(self, limit_class: int) -> Accounts:
+        """The accounts of a limit class; empty where the plan does not declare it."""
+        found = self._classes.get(limit_class)
+        if found is None:
+            found = self._classes[limit_class] = self._open(self.limits.classes.get(limit_class, ()))
+        return found
 
-    def postings(self) -> tuple[Posting, ...]:
-        """What this claim changed, each accumulator before and after, in the order of first posting."""
-        return tuple(Posting(*key, self.used.get(key, 0), after) for key, after in self.posted.items())
+    def changed(self) -> list[Account]:
+        """What this claim posted to: limit classes in order of use, deductible, out-of-pocket."""
+        opened = [account for accounts in self._classes.values() for account in accounts]
+        return [
+            account for account in (*opened, *self.deductible, *self.out_of_pocket) if account.now != account.before
+        ]
 
-    def _key(self, kind: AccumulatorKind, limit_class: int, scope: AccumulatorScope) -> Key:
-        holder = self.member if scope is AccumulatorScope.INDIVIDUAL else self.family
-        return (self.plan, self.year, kind, limit_class, self.tier, scope, holder)
+    def _open(self, limits: tuple[Limit, ...]) -> Accounts:
+        return tuple([self._account(limit) for limit in limits])
 
-    def _value(self, key: Key) -> int:
-        return self.posted[key] if key in self.posted else self.used.get(key, 0)
+    def _account(self, limit: Limit) -> Account:
+        holder = self.family if limit.of_family else self.member
+        name = limit.name + holder
+        used = self.used.get(name, 0)
+        return Account(limit, holder, name, limit.rule.limit_cents, used, used)

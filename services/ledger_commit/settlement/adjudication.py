@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from claims.money import share_of
 from claims.result import Adjustment, SettledLine
-from claims.transaction import AccumulatorKind, CobMethod, Group, PricedLine
-from ledger_commit.settlement.accumulators import Ledger
+from claims.transaction import CobMethod, Group, PricedLine
+from ledger_commit.settlement.accumulators import Ledger, post, remaining
 
 CARC_DEDUCTIBLE = "1"
 CARC_COINSURANCE = "2"
@@ -49,8 +49,8 @@ def adjudicate_line(line: PricedLine, ledger: Ledger, cob: CobMethod, other_paid
     adjustments += _patient_adjustments(share, owed)
     if other:
         adjustments.append(Adjustment(Group.OA, CARC_OTHER_PAYER, other))
-    ledger.post(AccumulatorKind.DEDUCTIBLE, share.deductible)
-    ledger.post(AccumulatorKind.OUT_OF_POCKET, owed)
+    post(ledger.deductible, share.deductible)
+    post(ledger.out_of_pocket, owed)
     return _balanced(line, allowed, paid, adjustments)  # step 8
 
 
@@ -66,12 +66,12 @@ def _allowed(line: PricedLine, ledger: Ledger) -> tuple[int, list[Adjustment]]:
     if line.charge_cents > allowed:
         adjustments.append(Adjustment(line.contractual_group, CARC_FEE_SCHEDULE, line.charge_cents - allowed))
     if line.limit_class:
-        left = ledger.remaining(AccumulatorKind.LIMIT_CLASS, line.limit_class)
-        if left is not None:
-            if allowed > left:
-                adjustments.append(Adjustment(Group.PR, CARC_LIMIT_REACHED, allowed - left))
-                allowed = left
-            ledger.post(AccumulatorKind.LIMIT_CLASS, allowed, line.limit_class)
+        accounts = ledger.of_class(line.limit_class)
+        left = remaining(accounts)
+        if left is not None and allowed > left:
+            adjustments.append(Adjustment(Group.PR, CARC_LIMIT_REACHED, allowed - left))
+            allowed = left
+        post(accounts, allowed)
     return allowed, adjustments
 
 
@@ -79,11 +79,13 @@ def patient_share(line: PricedLine, ledger: Ledger, allowed: int) -> Share:
     """Steps 3 to 6 on an allowed amount."""
     deductible = 0
     if line.deductible_applies:
-        deductible = min(allowed, ledger.remaining(AccumulatorKind.DEDUCTIBLE) or 0)
+        deductible = min(allowed, remaining(ledger.deductible) or 0)
     copay = min(line.copay_cents, allowed - deductible)
     coinsurance = share_of(allowed - deductible - copay, line.coinsurance_bp)
-    left = ledger.remaining(AccumulatorKind.OUT_OF_POCKET)
-    excess = 0 if left is None else max(0, deductible + copay + coinsurance - left)
+    left = remaining(ledger.out_of_pocket)
+    excess = 0 if left is None else deductible + copay + coinsurance - left
+    if excess <= 0:
+        return Share(deductible, copay, coinsurance)
     off_coinsurance = min(excess, coinsurance)
     off_copay = min(excess - off_coinsurance, copay)
     off_deductible = excess - off_coinsurance - off_copay

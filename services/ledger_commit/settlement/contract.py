@@ -144,13 +144,18 @@ def _apply_record(block: _Block, scored: ScoredRecord, record: Record) -> None:
 
 
 def _record_is_authentic(block: _Block, scored: ScoredRecord, record: Record) -> bool:
-    """Right chain and kind, not expired, and both of the payer's signatures hold; verified once for all its claims."""
+    """Right chain and kind, the payer's own claims, not expired, and both of the payer's signatures hold.
+
+    Verified once for all its claims. A payer must not name another as payer: the refusal would spend that claim's version.
+    """
     prefix, state = record.prefix, block.state
     if prefix.chain_id != state.chain_id or prefix.kind is not Kind.RECORD:
         return False
     if prefix.expires_height and block.height > prefix.expires_height:
         return False
     if len(scored.pend_bits) != -(-len(record.claims) // 8):
+        return False
+    if any(claim.payer != prefix.organisation for claim in record.claims):
         return False
     pricing = state.key_for(prefix.organisation, prefix.key_id, KeyUse.PRICING, block.height)
     scoring = state.key_for(prefix.organisation, scored.scoring_key_id, KeyUse.SCORING, block.height)

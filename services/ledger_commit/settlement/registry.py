@@ -5,13 +5,17 @@ Source: settlement.md, Transactions.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from claims.result import TransactionResult
 from claims.transaction import (
     ENROLL_MEMBER,
     PUBLISH_PLAN,
     REGISTER_ORGANISATION,
+    AccumulatorKind,
+    AccumulatorScope,
     EnrollMember,
     KeyUse,
     Kind,
@@ -19,12 +23,16 @@ from claims.transaction import (
     PublishPlan,
     RefusalReason,
     RegisterOrganisation,
+    Role,
     SignedTransaction,
+    Tier,
     transaction_message,
 )
 from ledger_commit.settlement.state import State
 
 Verify = Callable[[bytes, bytes, bytes], bool]
+_ORGANISATION: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
+"""As certificates and topics name organisations; the length is the encoding's."""
 
 
 def apply_registry(
@@ -36,11 +44,11 @@ def apply_registry(
         return TransactionResult(height, index, transaction.kind, "", identity, RefusalReason.KIND_NOT_SUPPORTED)
     reason = prefix_refusal(state, body.prefix, transaction.kind, height)
     if reason is None:
-        reason = _refusal(state, body, signers(state, transaction, height, verify))
+        reason = _refusal(state, body, signers(state, transaction, body.prefix, height, verify))
     if reason is None:
         _take_effect(state, body, transaction.body)
-        state.sequences[body.prefix.organisation, body.prefix.key_id] = body.prefix.sequence
-        state.transactions.add(identity)
+        state.use_sequence(body.prefix.organisation, body.prefix.key_id, body.prefix.sequence)
+        state.take_effect_once(identity)
     return TransactionResult(height, index, transaction.kind, body.prefix.organisation, identity, reason or 0)
 
 
@@ -72,8 +80,16 @@ def prefix_refusal(state: State, prefix: Prefix, kind: Kind, height: int) -> Ref
     return None
 
 
-def signers(state: State, transaction: SignedTransaction, height: int, verify: Verify) -> set[str] | None:
-    """The organisations that signed with a valid key; None where any signature does not hold."""
+def signers(
+    state: State, transaction: SignedTransaction, prefix: Prefix, height: int, verify: Verify
+) -> set[str] | None:
+    """The organisations that signed with a valid key.
+
+    None where any signature does not hold, or where the key that the prefix names did not sign: nobody else may use up
+    its sequence numbers or speak for it.
+    """
+    if not any((s.organisation, s.key_id) == (prefix.organisation, prefix.key_id) for s in transaction.signatures):
+        return None
     message = transaction_message(transaction.body)
     found = set()
     for signed in transaction.signatures:
@@ -104,15 +120,17 @@ def _registration_refusal(state: State, body: RegisterOrganisation, signed: set[
         return RefusalReason.NOT_AUTHORISED
     if body.organisation in state.organisations:
         return RefusalReason.ALREADY_REGISTERED
-    if len({key.key_id for key in body.keys}) != len(body.keys) or not body.organisation:
+    if len({key.key_id for key in body.keys}) != len(body.keys) or not body.keys or not body.roles:
         return RefusalReason.MALFORMED
-    return None
+    return None if _ORGANISATION.fullmatch(body.organisation) else RefusalReason.MALFORMED
 
 
 def _plan_refusal(state: State, body: PublishPlan, signed: set[str]) -> RefusalReason | None:
     if not body.payers or not set(body.payers) <= state.organisations.keys():
         return RefusalReason.UNKNOWN_ORGANISATION
     if not set(body.payers) <= signed:
+        return RefusalReason.NOT_AUTHORISED
+    if any(Role.INSURER not in state.organisations[payer].roles for payer in body.payers):
         return RefusalReason.NOT_AUTHORISED
     if body.first_day > body.last_day or _rules_repeat(body):
         return RefusalReason.MALFORMED
@@ -130,9 +148,15 @@ def _rules_repeat(plan: PublishPlan) -> bool:
 
 
 def _falls(before: PublishPlan, after: PublishPlan) -> bool:
-    """Whether a limit of the running year fell or went away."""
-    limits = {(r.kind, r.limit_class, r.tier, r.scope): r.limit_cents for r in after.accumulators}
-    return any(limits.get((r.kind, r.limit_class, r.tier, r.scope), -1) < r.limit_cents for r in before.accumulators)
+    """Whether a limit of the running year fell or went away, or a class of services without one got a limit."""
+    old, new = _limit_table(before), _limit_table(after)
+    if any(new.get(key, -1) < limit for key, limit in old.items()):
+        return True
+    return any(kind is AccumulatorKind.LIMIT_CLASS and (kind, *rest) not in old for kind, *rest in new)
+
+
+def _limit_table(plan: PublishPlan) -> dict[tuple[AccumulatorKind, int, Tier, AccumulatorScope], int]:
+    return {(r.kind, r.limit_class, r.tier, r.scope): r.limit_cents for r in plan.accumulators}
 
 
 def _enrollment_refusal(state: State, body: EnrollMember, signed: Iterable[str]) -> RefusalReason | None:

@@ -35,11 +35,11 @@ def apply_review(
     entry = state.claims_of_payer.get((organisation, review.claim_ref, review.version))
     reason = prefix_refusal(state, review.prefix, transaction.kind, height)
     if reason is None:
-        reason = _refusal(review, entry, signers(state, transaction, height, verify))
+        reason = _refusal(review, entry, signers(state, transaction, review.prefix, height, verify))
     told = TransactionResult(height, index, transaction.kind, organisation, identity, reason or 0)
     if reason is not None or entry is None:
         return [told]
-    state.transactions.add(identity)
+    state.take_effect_once(identity)
     return [told, _decide(state, review, entry, height, index + 1)]
 
 
@@ -61,6 +61,7 @@ def _decide(state: State, review: ReviewClaim, entry: ClaimEntry, height: int, i
     assert entry.pending is not None
     step = entry.step + 1
     if review.decision is ReviewDecision.DENY:
-        return deny_whole(state, entry.pending, review.denial_carc, height, index, step)
+        carc = review.denial_carc
+        return deny_whole(state, entry.pending, carc, height, index, step, reason=review.reason, linked=entry.linked)
     released = replace(entry.pending, disposition=Disposition.PAY)
-    return settle(state, released, height, index, step)
+    return settle(state, released, height, index, step, reason=review.reason, linked=entry.linked)

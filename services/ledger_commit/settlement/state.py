@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from claims.result import SettledLine
 from claims.transaction import (
+    REGISTER_ORGANISATION,
     Enrollment,
     Genesis,
     KeyUse,
@@ -17,7 +18,7 @@ from claims.transaction import (
     PublishPlan,
     RegisterOrganisation,
 )
-from ledger_commit.settlement.accumulators import Key, Limits, limits_of
+from ledger_commit.settlement.accumulators import Account, AccumulatorName, TierLimits, limits_of
 from ledger_commit.settlement.merkle import MerkleTree
 
 ClaimKey = tuple[str, bytes, int]
@@ -28,7 +29,8 @@ ClaimKey = tuple[str, bytes, int]
 class ClaimEntry:
     """A spent version. `pending` holds the claim while it is pended, `lines` what was settled.
 
-    `refused_commitments` are others that came under this version and were refused; a repeat of one is absorbed too.
+    `linked` is the claim that held one of its tags when it was pended as a duplicate. `refused_commitments` are others
+    that came under this version and were refused; a repeat of one is absorbed too.
     """
 
     commitment: bytes
@@ -36,13 +38,15 @@ class ClaimEntry:
     pending: PricedClaim | None
     lines: tuple[SettledLine, ...]
     settled: bool
+    linked: bytes | None = None
     refused_commitments: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownPlan:
     plan: PublishPlan
-    limits: Limits
+    limits: dict[int, TierLimits]
+    """By tier."""
 
 
 class State:
@@ -61,15 +65,17 @@ class State:
         self.transactions: set[bytes] = set()
         self.plans: dict[tuple[str, int], KnownPlan] = {}
         self.members: dict[tuple[str, int, bytes], Enrollment] = {}
-        self.accumulators: dict[Key, int] = {}
+        self.accumulators: dict[AccumulatorName, int] = {}
         self.claims: dict[ClaimKey, ClaimEntry] = {}
         """By submitter: what is spent."""
         self.claims_of_payer: dict[ClaimKey, ClaimEntry] = {}
         """The same entries by payer, for reviews and for coordination of benefits."""
         self.tags: dict[bytes, bytes] = {}
         """Duplicate tag of a live line → the claim_ref that holds it."""
-        self._writes = hashlib.sha256()
-        self._written = False
+        self.positions: dict[tuple[str, str], int] = {}
+        """(payer, payee) → cents settled in all; the sum over payers is the sum over payees is that of all results."""
+        self._moved: dict[tuple[str, str], None] = {}
+        self._writes: list[bytes] = []
 
     @classmethod
     def from_genesis(cls, genesis: Genesis, chain_id: bytes) -> "State":
@@ -84,18 +90,29 @@ class State:
         self.organisations[registration.organisation] = registration
         for key in registration.keys:
             self.keys[registration.organisation, key.key_id] = key
-        self.write(b"o", registration.organisation.encode(), b"".join(key.public_key for key in registration.keys))
+        digest = hashlib.sha256(REGISTER_ORGANISATION.encode(registration)).digest()
+        self.write(b"o", registration.organisation.encode(), digest)
 
     def publish(self, plan: PublishPlan, body_digest: bytes) -> None:
         self.plans[plan.plan, plan.year] = KnownPlan(plan, limits_of(plan))
-        self.write(b"p", plan.plan.encode(), body_digest)
+        self.write(b"p", plan.plan.encode() + plan.year.to_bytes(2, "big"), body_digest)
 
     def enroll(self, plan: str, year: int, enrollment: Enrollment) -> None:
         self.members[plan, year, enrollment.member_ref] = enrollment
         days = enrollment.first_day.to_bytes(4, "big", signed=True) + enrollment.last_day.to_bytes(
             4, "big", signed=True
         )
-        self.write(b"m", plan.encode() + enrollment.member_ref, enrollment.family_ref + days)
+        name = plan.encode() + year.to_bytes(2, "big") + enrollment.member_ref
+        self.write(b"m", name, enrollment.family_ref + days)
+
+    def use_sequence(self, organisation: str, key_id: int, sequence: int) -> None:
+        self.sequences[organisation, key_id] = sequence
+        self.write(b"s", organisation.encode() + key_id.to_bytes(2, "big"), sequence.to_bytes(8, "big"))
+
+    def take_effect_once(self, transaction_id: bytes) -> None:
+        """A transaction that took effect is absorbed when it comes again."""
+        self.transactions.add(transaction_id)
+        self.write(b"x", transaction_id, b"")
 
     def key_for(self, organisation: str, key_id: int, use: KeyUse, height: int) -> OrganisationKey | None:
         """The organisation's key of that use, if it is valid at the height."""
@@ -106,20 +123,25 @@ class State:
 
     def write(self, kind: bytes, key: bytes, value: bytes) -> None:
         """Takes a change into the next state root: kind(1), key and value, each behind its length(2)."""
-        self._written = True
-        self._writes.update(kind + len(key).to_bytes(2, "big") + key + len(value).to_bytes(2, "big") + value)
+        self._writes.append(kind + len(key).to_bytes(2, "big") + key + len(value).to_bytes(2, "big") + value)
 
-    def post_accumulators(self, posted: dict[Key, int]) -> None:
+    def post_accumulators(self, accounts: list[Account]) -> None:
         """Takes over what a claim posted."""
-        for key, after in posted.items():
-            plan, year, kind, limit_class, tier, scope, holder = key
-            self.accumulators[key] = after
-            name = plan.encode() + bytes((year >> 8, year & 255, kind, limit_class, tier, scope)) + holder
-            self.write(b"a", name, after.to_bytes(8, "big"))
+        for account in accounts:
+            self.accumulators[account.name] = account.now
+            self.write(b"a", account.name, account.now.to_bytes(8, "big"))
+
+    def post_payment(self, payer: str, payee: str, paid_cents: int) -> None:
+        """What the payer owes the payee grows."""
+        parties = (payer, payee)
+        self.positions[parties] = self.positions.get(parties, 0) + paid_cents
+        self._moved[parties] = None
 
     def close_block(self) -> None:
-        """root = H(root before ‖ H(writes)); unchanged where nothing was written."""
-        if self._written:
-            self.root = hashlib.sha256(self.root + self._writes.digest()).digest()
-        self._writes = hashlib.sha256()
-        self._written = False
+        """root = H(root before ‖ H(writes in order)); unchanged where nothing was written."""
+        for payer, payee in self._moved:
+            self.write(b"n", payer.encode() + b"\0" + payee.encode(), self.positions[payer, payee].to_bytes(8, "big"))
+        self._moved.clear()
+        if self._writes:
+            self.root = hashlib.sha256(self.root + hashlib.sha256(b"".join(self._writes)).digest()).digest()
+            self._writes.clear()

@@ -3,10 +3,13 @@
 Source: settlement.md, Identity of a claim; Adjudication.
 """
 
+import hashlib
+
 from claims.claim import MAX_AMOUNT_CENTS, Frequency
 from claims.money import BASIS_POINTS
-from claims.result import ClaimResult, Outcome, Posting, SettledLine
+from claims.result import ClaimResult, Coordination, Outcome, Posting, SettledLine
 from claims.transaction import (
+    PRICED_CLAIM,
     Disposition,
     Group,
     PricedClaim,
@@ -14,7 +17,7 @@ from claims.transaction import (
     ReasonClass,
     RefusalReason,
 )
-from ledger_commit.settlement.accumulators import Ledger
+from ledger_commit.settlement.accumulators import NO_LIMITS, Ledger
 from ledger_commit.settlement.adjudication import adjudicate_line, deny_line
 from ledger_commit.settlement.state import ClaimEntry, KnownPlan, State
 
@@ -25,7 +28,8 @@ NO_TAG = bytes(32)
 def submit_claim(
     state: State, payer: str, claim: PricedClaim, *, pended: bool, height: int, index: int
 ) -> ClaimResult | None:
-    """The claim's result, or None for a repeat, which leaves no trace. `payer` signed the record."""
+    """The claim's result, or None for a repeat, which leaves no trace. `payer` signed the record and is the claim's."""
+    assert claim.payer == payer, "a record with another payer's claim is no authentic record"
     key = (claim.submitter, claim.claim_ref, claim.version)
     entry = state.claims.get(key) or state.claims_of_payer.get((claim.payer, claim.claim_ref, claim.version))
     if entry is not None:
@@ -38,8 +42,8 @@ def submit_claim(
     why = _why_pended(claim, holder, pended=pended)
     if why is not None:
         _hold_tags(state, claim)
-        _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, (), settled=False), Outcome.PENDED)
         linked = holder if why is ReasonClass.DUPLICATE else None
+        _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, (), settled=False, linked=linked), Outcome.PENDED)
         return _result(claim, height, index, Outcome.PENDED, reason=why, linked=linked)
     return settle(state, claim, height, index, step=0)
 
@@ -55,8 +59,6 @@ def _repeat(state: State, entry: ClaimEntry, claim: PricedClaim, height: int, in
 
 def refusal_of(state: State, payer: str, claim: PricedClaim) -> RefusalReason | None:
     """Why the claim may not stand, or None."""
-    if claim.payer != payer:
-        return RefusalReason.NOT_AUTHORISED
     if claim.frequency is not Frequency.ORIGINAL:
         return RefusalReason.FREQUENCY_NOT_SUPPORTED
     if claim.submitter not in state.organisations or claim.payee not in state.organisations:
@@ -101,14 +103,17 @@ def _amounts_are_in_range(line: PricedLine) -> bool:
 
 
 def _why_pended(claim: PricedClaim, holder: bytes | None, *, pended: bool) -> ReasonClass | None:
-    """Pend bits and duplicates turn pay into pend, and nothing else."""
-    if claim.disposition is Disposition.PEND:
-        return claim.reason
+    """Pend bits and duplicates turn pay into pend, and nothing else.
+
+    A duplicate goes before other reasons, so that whoever reviews the claim sees the link.
+    """
     if claim.disposition is Disposition.DENY:
         return None
-    if pended:
-        return ReasonClass.FRAUD_SUSPICION
-    return ReasonClass.DUPLICATE if holder is not None else None
+    if holder is not None:
+        return ReasonClass.DUPLICATE
+    if claim.disposition is Disposition.PEND:
+        return claim.reason
+    return ReasonClass.FRAUD_SUSPICION if pended else None
 
 
 def _live_tags(claim: PricedClaim) -> list[bytes]:
@@ -116,10 +121,10 @@ def _live_tags(claim: PricedClaim) -> list[bytes]:
 
 
 def _other_holder(state: State, claim: PricedClaim) -> bytes | None:
-    """The claim that holds one of this claim's tags."""
+    """The claim that holds one of this claim's tags. A prior payer's claim for the same service is no duplicate."""
     for tag in _live_tags(claim):
         holder = state.tags.get(tag)
-        if holder is not None and holder != claim.claim_ref:
+        if holder is not None and holder != claim.claim_ref and all(holder != p.claim_ref for p in claim.prior):
             return holder
     return None
 
@@ -139,25 +144,57 @@ def free_tags(state: State, claim: PricedClaim) -> None:
             state.write(b"t", tag, b"")
 
 
-def settle(state: State, claim: PricedClaim, height: int, index: int, step: int) -> ClaimResult:
+def settle(
+    state: State,
+    claim: PricedClaim,
+    height: int,
+    index: int,
+    step: int,
+    *,
+    reason: ReasonClass = ReasonClass.NONE,
+    linked: bytes | None = None,
+) -> ClaimResult:
     """Adjudicates the claim at this place in the order and posts its accumulators."""
     known = state.plans[claim.plan, claim.plan_year]
     ledger = _accumulators(state, known, claim)
-    other_paid = _paid_before(state, claim)
+    coordination, other_paid = _paid_before(state, claim)
+    cob = known.plan.cob_method
     lines = tuple(
-        adjudicate_line(line, ledger, known.plan.cob_method, paid)
-        for line, paid in zip(claim.lines, other_paid, strict=True)
+        [adjudicate_line(line, ledger, cob, paid) for line, paid in zip(claim.lines, other_paid, strict=True)]
     )
     denied = all(line.denial_carc for line in claim.lines)
     outcome = Outcome.DENIED if denied else Outcome.SETTLED
-    postings = ledger.postings()
-    state.post_accumulators(ledger.posted)
+    changed = ledger.changed()
+    result = _result(
+        claim,
+        height,
+        index,
+        outcome,
+        reason=reason,
+        linked=linked,
+        lines=lines,
+        postings=tuple([account.posting(claim.plan, claim.plan_year) for account in changed]),
+        step=step,
+        coordination=coordination,
+    )
+    state.post_accumulators(changed)
+    state.post_payment(claim.payer, claim.payee, result.paid_cents)
     _hold_tags(state, claim)
     _spend(state, claim, ClaimEntry(claim.commitment, step, None, lines, settled=True), outcome)
-    return _result(claim, height, index, outcome, lines=lines, postings=postings, step=step)
+    return result
 
 
-def deny_whole(state: State, claim: PricedClaim, carc: str, height: int, index: int, step: int) -> ClaimResult:
+def deny_whole(
+    state: State,
+    claim: PricedClaim,
+    carc: str,
+    height: int,
+    index: int,
+    step: int,
+    *,
+    reason: ReasonClass,
+    linked: bytes | None,
+) -> ClaimResult:
     """Every line denied by a review; group CO unless the line was denied before."""
     lines = tuple(
         deny_line(line, line.denial_group if line.denial_carc else Group.CO, line.denial_carc or carc)
@@ -165,43 +202,39 @@ def deny_whole(state: State, claim: PricedClaim, carc: str, height: int, index: 
     )
     free_tags(state, claim)
     _spend(state, claim, ClaimEntry(claim.commitment, step, None, lines, settled=True), Outcome.DENIED)
-    return _result(claim, height, index, Outcome.DENIED, lines=lines, step=step)
+    return _result(claim, height, index, Outcome.DENIED, reason=reason, linked=linked, lines=lines, step=step)
 
 
 def _accumulators(state: State, known: KnownPlan, claim: PricedClaim) -> Ledger:
     member = state.members[claim.plan, claim.plan_year, claim.member_ref]
-    return Ledger(
-        state.accumulators,
-        known.limits,
-        claim.plan,
-        claim.plan_year,
-        claim.tier,
-        claim.member_ref,
-        member.family_ref,
-    )
+    return Ledger(state.accumulators, known.limits.get(claim.tier, NO_LIMITS), claim.member_ref, member.family_ref)
 
 
-def _paid_before(state: State, claim: PricedClaim) -> list[int]:
+def _paid_before(state: State, claim: PricedClaim) -> tuple[Coordination, list[int]]:
     """For each line what earlier payers paid: from their ledgered results where all are here, else as submitted."""
+    submitted = [line.other_payer_paid_cents for line in claim.lines]
+    if not claim.prior:
+        return (Coordination.SUBMITTED if any(submitted) else Coordination.NONE), submitted
     entries = [state.claims_of_payer.get((p.payer, p.claim_ref, p.version)) for p in claim.prior]
-    if not entries or not all(entry is not None and entry.settled for entry in entries):
-        return [line.other_payer_paid_cents for line in claim.lines]
     paid: dict[int, int] = {}
     for entry in entries:
-        assert entry is not None
+        if entry is None or not entry.settled:
+            return Coordination.SUBMITTED, submitted
         for line in entry.lines:
             paid[line.number] = paid.get(line.number, 0) + line.paid_cents
-    return [paid.get(line.number, 0) for line in claim.lines]
+    return Coordination.LEDGERED, [paid.get(line.number, 0) for line in claim.lines]
 
 
 def _spend(state: State, claim: PricedClaim, entry: ClaimEntry, outcome: Outcome) -> None:
-    before = state.claims.get((claim.submitter, claim.claim_ref, claim.version))
+    of_submitter = (claim.submitter, claim.claim_ref, claim.version)
+    before = state.claims.get(of_submitter)
     if before is not None:
         entry.refused_commitments = before.refused_commitments
-    state.claims[claim.submitter, claim.claim_ref, claim.version] = entry
+    state.claims[of_submitter] = entry
     state.claims_of_payer[claim.payer, claim.claim_ref, claim.version] = entry
     name = claim.submitter.encode() + claim.claim_ref + claim.version.to_bytes(2, "big")
-    state.write(b"c", name, bytes((outcome, entry.step)) + claim.commitment)
+    held = b"" if entry.pending is None else hashlib.sha256(PRICED_CLAIM.encode(entry.pending)).digest()
+    state.write(b"c", name, bytes((outcome,)) + entry.step.to_bytes(2, "big") + claim.commitment + held)
 
 
 def _result(
@@ -216,6 +249,7 @@ def _result(
     lines: tuple[SettledLine, ...] = (),
     postings: tuple[Posting, ...] = (),
     step: int = 0,
+    coordination: Coordination = Coordination.NONE,
 ) -> ClaimResult:
     charge = sum(line.charge_cents for line in claim.lines) if refusal is None else 0
     paid = sum(line.paid_cents for line in lines)
@@ -240,4 +274,5 @@ def _result(
         patient_cents=patient,
         lines=lines,
         postings=postings,
+        coordination=coordination,
     )

@@ -123,8 +123,10 @@ def test_a_payer_outside_the_plan_is_refused(world: LedgerWorld) -> None:
 
 
 def test_a_record_of_another_payer_cannot_carry_the_claim(world: LedgerWorld) -> None:
-    told = only(world.block(scored_entry([claim("one", [line()])], payer="borealis")).outcomes)
-    assert told.refusal == RefusalReason.NOT_AUTHORISED
+    """Not even to have it refused, which would spend the version that the real payer's record is about."""
+    foreign = world.block(scored_entry([claim("two", [line()], payer="borealis"), claim("one", [line()])], "borealis"))
+    assert (foreign.dropped, foreign.outcomes) == (1, ())
+    assert submit(world, "one").outcome is Outcome.SETTLED
 
 
 @pytest.mark.parametrize("at", [0, 1, 40, 200, -200, -70, -1])

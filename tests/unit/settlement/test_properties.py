@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from claims.result import ClaimResult
 from claims.transaction import AccumulatorKind, AccumulatorScope, CobMethod, Group
+from ledger_commit.settlement.accumulators import rule_name
 from tests.fixtures.ledger_world import LedgerWorld, claim, line, rule, scored_entry
 from tests.unit.settlement.reference import PlainLedger
 
@@ -88,9 +89,11 @@ def test_money_balances_and_accumulators_stay_within_limits(
     limits: dict[tuple[str, str], int], cob: CobMethod, history: list[Any]
 ) -> None:
     world, results = run(limits, cob, history)
-    allowed = {(KINDS[k][0], KINDS[k][1], AccumulatorScope[s.upper()]): limit for (k, s), limit in limits.items()}
-    for key, used in world.state.accumulators.items():
-        assert 0 <= used <= allowed[key[2], key[3], key[5]]
+    rules = [rule(KINDS[k][0], limit, AccumulatorScope[s.upper()], KINDS[k][1]) for (k, s), limit in limits.items()]
+    allowed = {rule_name("gold", 2026, told): told.limit_cents for told in rules}
+    for name, used in world.state.accumulators.items():
+        assert 0 <= used <= allowed[name[:-16]]
+    assert sum(world.state.positions.values()) == sum(result.paid_cents for result in results)
     for result in results:
         assert isinstance(result, ClaimResult)
         for settled in result.lines:
