@@ -87,6 +87,11 @@ U64: Final = Int(8)
 I32: Final = Int(4, signed=True)
 I64: Final = Int(8, signed=True)
 
+CACHED_TEXT_LIMIT: Final = 32
+"""Text fields of at most so many bytes keep what they have seen, …"""
+CACHED_TEXTS: Final = 1024
+"""… at most so many values each, dropped together when full."""
+
 Hash = Annotated[bytes, Fixed(32)]
 """A SHA-256 digest, 32 bytes."""
 Cents = Annotated[int, I64]
@@ -113,7 +118,7 @@ class _PackedForm(_Form):
         codes = ">"
         self.fixed: list[tuple[int, int]] = []
         self.bools: list[int] = []
-        self.enums: list[tuple[int, type[enum.IntEnum]]] = []
+        self.enums: list[tuple[int, type[enum.IntEnum], dict[int, enum.IntEnum]]] = []
         for index, (_, marker) in enumerate(markers):
             if isinstance(marker, Int):
                 codes += marker.format
@@ -125,7 +130,8 @@ class _PackedForm(_Form):
                 self.bools.append(index)
             else:
                 codes += "B"
-                self.enums.append((index, marker))
+                # A dict of the members: calling the enum costs more than all else that is done to a field.
+                self.enums.append((index, marker, {int(member): member for member in marker}))
         self.struct = struct.Struct(codes)
         self.get = attrgetter(*self.names) if len(self.names) > 1 else None
         self.single: Callable[[Any], Any] = attrgetter(self.names[0])
@@ -151,11 +157,11 @@ class _PackedForm(_Form):
                 if values[index] > 1:
                     raise DecodeError(f"{self.names[index]}: a bool is 0 or 1", at)
                 values[index] = values[index] == 1
-            for index, kind in self.enums:
-                try:
-                    values[index] = kind(values[index])
-                except ValueError:
-                    raise DecodeError(f"{self.names[index]}: unknown {kind.__name__} {values[index]}", at) from None
+            for index, kind, members in self.enums:
+                member = members.get(values[index])
+                if member is None:
+                    raise DecodeError(f"{self.names[index]}: unknown {kind.__name__} {values[index]}", at)
+                values[index] = member
         return values, end
 
 
@@ -182,11 +188,23 @@ class _BytesForm(_Form):
 class _TextForm(_Form):
     def __init__(self, name: str, marker: Text) -> None:
         self.name, self.limit = name, marker.limit
+        # Identifiers and codes repeat from claim to claim; longer text (people's names) is not kept.
+        self.written: dict[str, bytes] = {}
+        self.known: dict[bytes, str] = {}
 
     def write(self, value: Any, out: bytearray) -> None:
-        data = self._checked(value)
-        out += len(data).to_bytes(2, "big")
-        out += data
+        written = self.written.get(value)
+        if written is None:
+            data = self._checked(value)
+            written = len(data).to_bytes(2, "big") + data
+            self._remember(self.written, value, written)
+        out += written
+
+    def _remember(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        if self.limit <= CACHED_TEXT_LIMIT:
+            if len(table) >= CACHED_TEXTS:
+                table.clear()
+            table[key] = value
 
     def _checked(self, value: str) -> bytes:
         if value.isascii():
@@ -207,13 +225,18 @@ class _TextForm(_Form):
         end = start + int.from_bytes(data[at:start], "big")
         if start > len(data) or end > len(data):
             raise DecodeError(f"{self.name}: the bytes end early", len(data))
+        raw = data[start:end]
+        known = self.known.get(raw)
+        if known is not None:
+            return known, end
         try:
-            value = data[start:end].decode()
+            value = raw.decode()
             self._checked(value)
         except UnicodeDecodeError:
             raise DecodeError(f"{self.name}: not UTF-8", start) from None
         except EncodeError as error:
             raise DecodeError(str(error), start) from None
+        self._remember(self.known, raw, value)
         return value, end
 
 

@@ -5,9 +5,8 @@ writes; two replicas with the same history have the same root.
 """
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from claims.result import SettledLine
 from claims.transaction import (
     REGISTER_ORGANISATION,
     Enrollment,
@@ -27,8 +26,9 @@ ClaimKey = tuple[str, bytes, int]
 
 @dataclass(slots=True)
 class ClaimEntry:
-    """A spent version. `pending` holds the claim while it is pended, `lines` what was settled.
+    """A spent version; one stays for every claim, so it is small. `pending` holds the claim while it is pended.
 
+    `paid` is (line number, cents) of each line once it is settled or denied, for a later payer's coordination.
     `linked` is the claim that held one of its tags when it was pended as a duplicate. `refused_commitments` are others
     that came under this version and were refused; a repeat of one is absorbed too.
     """
@@ -36,10 +36,9 @@ class ClaimEntry:
     commitment: bytes
     step: int
     pending: PricedClaim | None
-    lines: tuple[SettledLine, ...]
-    settled: bool
+    paid: tuple[tuple[int, int], ...] | None
     linked: bytes | None = None
-    refused_commitments: set[bytes] = field(default_factory=set)
+    refused_commitments: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,14 @@ def submit_claim(
         return _repeat(state, entry, claim, height, index)
     reason = refusal_of(state, payer, claim)
     if reason is not None:
-        _spend(state, claim, ClaimEntry(claim.commitment, 0, None, (), settled=False), Outcome.REFUSED)
+        _spend(state, claim, ClaimEntry(claim.commitment, 0, None, None), Outcome.REFUSED)
         return _result(claim, height, index, Outcome.REFUSED, refusal=reason)
     holder = _other_holder(state, claim)
     why = _why_pended(claim, holder, pended=pended)
     if why is not None:
         _hold_tags(state, claim)
         linked = holder if why is ReasonClass.DUPLICATE else None
-        _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, (), settled=False, linked=linked), Outcome.PENDED)
+        _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, None, linked), Outcome.PENDED)
         return _result(claim, height, index, Outcome.PENDED, reason=why, linked=linked)
     return settle(state, claim, height, index, step=0)
 
@@ -52,7 +52,7 @@ def _repeat(state: State, entry: ClaimEntry, claim: PricedClaim, height: int, in
     """The same commitment is absorbed; another one is refused once, and never moves the claim."""
     if claim.commitment == entry.commitment or claim.commitment in entry.refused_commitments:
         return None
-    entry.refused_commitments.add(claim.commitment)
+    entry.refused_commitments += (claim.commitment,)
     state.write(b"r", claim.claim_ref + claim.version.to_bytes(2, "big"), claim.commitment)
     return _result(claim, height, index, Outcome.REFUSED, refusal=RefusalReason.VERSION_SPENT)
 
@@ -180,7 +180,7 @@ def settle(
     state.post_accumulators(changed)
     state.post_payment(claim.payer, claim.payee, result.paid_cents)
     _hold_tags(state, claim)
-    _spend(state, claim, ClaimEntry(claim.commitment, step, None, lines, settled=True), outcome)
+    _spend(state, claim, ClaimEntry(claim.commitment, step, None, _paid(lines)), outcome)
     return result
 
 
@@ -201,7 +201,7 @@ def deny_whole(
         for line in claim.lines
     )
     free_tags(state, claim)
-    _spend(state, claim, ClaimEntry(claim.commitment, step, None, lines, settled=True), Outcome.DENIED)
+    _spend(state, claim, ClaimEntry(claim.commitment, step, None, _paid(lines)), Outcome.DENIED)
     return _result(claim, height, index, Outcome.DENIED, reason=reason, linked=linked, lines=lines, step=step)
 
 
@@ -218,11 +218,15 @@ def _paid_before(state: State, claim: PricedClaim) -> tuple[Coordination, list[i
     entries = [state.claims_of_payer.get((p.payer, p.claim_ref, p.version)) for p in claim.prior]
     paid: dict[int, int] = {}
     for entry in entries:
-        if entry is None or not entry.settled:
+        if entry is None or entry.paid is None:
             return Coordination.SUBMITTED, submitted
-        for line in entry.lines:
-            paid[line.number] = paid.get(line.number, 0) + line.paid_cents
+        for number, paid_cents in entry.paid:
+            paid[number] = paid.get(number, 0) + paid_cents
     return Coordination.LEDGERED, [paid.get(line.number, 0) for line in claim.lines]
+
+
+def _paid(lines: tuple[SettledLine, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple([(line.number, line.paid_cents) for line in lines])
 
 
 def _spend(state: State, claim: PricedClaim, entry: ClaimEntry, outcome: Outcome) -> None:

@@ -81,7 +81,7 @@ def test_the_same_commitment_is_absorbed_and_another_is_refused_once(world: Ledg
     repeated = world.block(scored_entry([claim("one", [line()], commitment=b"\x01" * 32)]))
     assert repeated.absorbed == 1
     assert first.outcome is Outcome.SETTLED
-    assert world.state.claims["aurora", ref("one"), 1].settled
+    assert world.state.claims["aurora", ref("one"), 1].paid is not None
 
 
 def test_a_refused_version_is_spent_too(world: LedgerWorld) -> None:
