@@ -18,6 +18,8 @@ class Pace:
     base_ms: int = 500
     max_ms: int = 20_000
     idle_ms: int = 5_000
+    gather_ms: int = 0
+    """How long a leader gathers payload before it proposes: fewer, larger blocks for a little latency."""
 
     def round_ms(self, rounds_since_commit: int) -> int:
         """min(max, base · 1.5^max(0, k−2)). Two rounds without a commit are the normal case."""

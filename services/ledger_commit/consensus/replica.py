@@ -445,7 +445,8 @@ class Replica:
         if max(self.safety.last_proposed_round, self.safety.last_voted_round) >= self.round:
             return
         parent = self.tree.facts(self.high_qc.block_id)
-        if parent is None or (not self._has_work() and self._now < self._entered_ms + self.pace.idle_ms):
+        wait_ms = self.pace.gather_ms if self._has_work() else self.pace.idle_ms
+        if parent is None or self._now < self._entered_ms + wait_ms:
             return
         executed = self.executed.get(min(parent.commits_after(), self.executed_height))
         if executed is None or executed.height < parent.exec_height:
@@ -605,9 +606,9 @@ class Replica:
         if self._wanted or self._candidate is not None:
             due.append(self._now + RETRY_MS)
         if self.committee.leader_of(self.round) == self.me and self.safety.last_proposed_round < self.round:
-            idle_end = self._entered_ms + self.pace.idle_ms
-            if idle_end > self._now:
-                due.append(idle_end)
+            turn = self._entered_ms + (self.pace.gather_ms if self._had_work else self.pace.idle_ms)
+            if turn > self._now:
+                due.append(turn)
         at_ms = min(due)
         if at_ms != self._timer_ms or self._timer_ms <= self._now:
             self._timer_ms = at_ms

@@ -641,20 +641,21 @@ class PublisherCursor(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEIGHT_FIELD_NUMBER: _builtins.int
-    INDEX_FIELD_NUMBER: _builtins.int
-    height: _builtins.int
-    index: _builtins.int
-    """Results of that height already published."""
+    NEXT_LEAF_FIELD_NUMBER: _builtins.int
+    BLOCK_HEIGHT_FIELD_NUMBER: _builtins.int
+    next_leaf: _builtins.int
+    """Leaves of the results tree below this one have been published."""
+    block_height: _builtins.int
+    """Blocks up to this height have been published."""
     def __init__(
         self,
         *,
-        height: _builtins.int = ...,
-        index: _builtins.int = ...,
+        next_leaf: _builtins.int = ...,
+        block_height: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_height", b"block_height", "next_leaf", b"next_leaf"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,244 @@
+"""Where a replica is put together: disk, core, peers, lane, feeders, publisher, services."""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from typing import Any
+
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from claims.result import ClaimResult
+from ledger_commit.consensus.pacemaker import Pace
+from ledger_commit.feeder import feeders
+from ledger_commit.keys import load_keys
+from ledger_commit.ledger import Ledger, OpaqueLedger
+from ledger_commit.node import Node
+from ledger_commit.opening import Opened, committee_of, open_disk, read_genesis
+from ledger_commit.peer_service import PeerServicer
+from ledger_commit.peers import Peer, Peers
+from ledger_commit.publisher import Publisher
+from ledger_commit.results import BLOCK_TIMES, ProvenResults
+from ledger_commit.seen import SeenRecords
+from ledger_commit.servicer import LedgerServicer
+from ledger_commit.settings import ReplicaSettings
+from ledger_commit.store import Projected, Projection
+from runtime.bls import Bls, backend
+from runtime.grpc_server import GrpcServer
+from runtime.kafka import SealingProducer, make_producer, wait_for_kafka
+from runtime.log import get_logger
+from runtime.metrics import LEDGER_COMMITTED_CLAIMS
+from runtime.network import GENESIS_FILE, Network, load_network, organisation_directory
+from runtime.process import announce, run_until
+from runtime.topic_keys import TopicKeys, recipients_of
+
+PROJECTION_GROUP = 200
+WATCH_S = 1.0
+GENERATE_PAUSE_S = 0.02
+MAX_BURST = 1000
+SERVICES = tuple(ledger_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("LedgerService", "PeerService"))
+
+
+class NotInCommitteeError(ValueError):
+    """The organisation is no member of the founding committee."""
+
+
+class Assembly:
+    """One replica's parts and what flows from execution to projection, metrics and publisher."""
+
+    def __init__(self, settings: ReplicaSettings, network: Network) -> None:
+        self.settings = settings
+        self.network = network
+        self.genesis, chain_id = read_genesis(settings.run / GENESIS_FILE)
+        bls = Bls(backend())
+        self.committee = committee_of(self.genesis, chain_id, bls)
+        index = self.committee.index_of(settings.replica_organisation)
+        if index is None:
+            raise NotInCommitteeError(f"{settings.replica_organisation} is not in the committee of {GENESIS_FILE}")
+        self.me = index
+        place = organisation_directory(settings.run, settings.replica_organisation)
+        keys = load_keys(place)
+        opaque = settings.replica_contract == "opaque"
+        self.ledger: Ledger = (OpaqueLedger if opaque else Ledger)(self.genesis, chain_id)
+        log = get_logger("opening")
+        self.disk = open_disk(
+            settings.data,
+            self.committee,
+            self.ledger,
+            self.genesis,
+            lambda height, total: log.info("replaying", height=height, total=total),
+        )
+        if self.disk.log.recovered:
+            log.warning("log_end_cut", bytes=self.disk.log.recovered)
+        self.projection = Projection(settings.database_url)
+        self.topic_keys = TopicKeys(
+            settings.run / "keys" / "topics",
+            f"{settings.replica_organisation}/replica",
+            keys.hpke,
+            recipients_of(network),
+        )
+        self._times: dict[int, int] = {}
+        self.results = ProvenResults(self.ledger, self.projection, lambda height: self._times.get(height, 0))
+        self.seen = SeenRecords()
+        self.node = Node(
+            index,
+            self.committee,
+            self.genesis,
+            keys,
+            bls,
+            self.disk,
+            self.ledger,
+            self.on_executed,
+            Pace(gather_ms=settings.replica_gather_ms),
+            self.seen,
+        )
+        self.node.peers = self._peers()
+        self._to_project: deque[Projected] = deque()
+        self._projectable = asyncio.Event()
+        self.projected_height = 0
+
+    def _peers(self) -> Peers:
+        tls = self.settings.tls
+        found = []
+        for address in self.network.replicas:
+            index = self.committee.index_of(address.organisation)
+            if index is not None and index != self.me:
+                found.append(Peer(index, address, tls, self.node.on_peer_connected))
+        return Peers(found)
+
+    def on_executed(self, blocks: list[Projected]) -> None:
+        """On the loop, after each executed group."""
+        for block in blocks:
+            self._times[block.header.height] = block.header.time_ms
+            self._times.pop(block.header.height - BLOCK_TIMES, None)
+            for outcome in block.execution.outcomes:
+                if isinstance(outcome, ClaimResult):
+                    LEDGER_COMMITTED_CLAIMS.labels(outcome.outcome.name).inc()
+        self._to_project.extend(blocks)
+        self._projectable.set()
+        self.results.wake()
+
+    async def project(self) -> None:
+        """Writes executed blocks into the projection, in groups."""
+        while True:
+            await self._projectable.wait()
+            self._projectable.clear()
+            while self._to_project:
+                group = [self._to_project.popleft() for _ in range(min(PROJECTION_GROUP, len(self._to_project)))]
+                await self.projection.append(group)
+                self.projected_height = group[-1].header.height
+                self.results.wake()
+
+    async def open_projection(self) -> None:
+        """Brings the projection to where the block log is: adds what is missing, or begins anew where it is ahead."""
+        newest = await self.projection.open()
+        rebuilt = _projected_from_log(self.disk, self.node)
+        if newest > len(rebuilt):
+            await self.projection.clear()
+            newest = 0
+        for block in rebuilt:
+            self._times[block.header.height] = block.header.time_ms
+        for start in range(newest, len(rebuilt), PROJECTION_GROUP):
+            await self.projection.append(rebuilt[start : start + PROJECTION_GROUP])
+        self.projected_height = len(rebuilt)
+        self.disk.executions.clear()
+
+
+def _projected_from_log(disk: Opened, node: Node) -> list[Projected]:
+    """What `Node` would have told of the blocks that were executed again at start."""
+    found, leaf = [], 0
+    for identity, execution in zip(disk.chain, disk.executions, strict=True):
+        block = disk.log.block(identity)
+        assert block is not None
+        header = block.header
+        marker = disk.log.markers[header.height]
+        proposer = node.committee.members[header.proposer].organisation
+        entries = sum(ref.count for ref in block.batches)
+        found.append(Projected(header, identity, proposer, marker.qc, len(block.batches), entries, leaf, execution))
+        leaf += len(execution.results)
+    return found
+
+
+async def run_replica(settings: ReplicaSettings, stop: asyncio.Event) -> None:
+    """Runs until `stop`."""
+    network = load_network(settings.run)
+    made = Assembly(settings, network)
+    await made.open_projection()
+    publisher = _publisher(made) if settings.replica_publish else None
+    own = next(r for r in network.replicas if r.organisation == settings.replica_organisation)
+    server = GrpcServer(own.address, settings.tls)
+    ledger_pb2_grpc.add_PeerServiceServicer_to_server(PeerServicer(made.node), server.grpc)
+    ledger = LedgerServicer(made.node, made.projection, made.results, publisher)
+    ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server.grpc)
+    await server.start(*SERVICES)
+    announce(
+        f"replica-{settings.replica_organisation}",
+        grpc=own.address,
+        metrics=settings.metrics_port,
+        data=str(settings.data),
+        height=made.node.committed_height,
+        kafka=settings.kafka or network.kafka,
+    )
+    parts: list[Any] = [made.node.run(), made.node.peers.run(), made.project()]
+    if publisher is not None:
+        parts += [publisher.run(), _watch(publisher)]
+    if settings.replica_feed:
+        parts.append(_feed(made))
+    if settings.replica_generate_rate:
+        parts.append(_generate(made.node, settings.replica_generate_rate))
+    try:
+        await run_until(stop, *parts)
+    finally:
+        await server.drain(0.5)
+        await made.node.close()
+        await made.projection.close()
+
+
+def _publisher(made: Assembly) -> Publisher:
+    kafka = made.settings.kafka or made.network.kafka
+    return Publisher(kafka, made.network, made.topic_keys, made.results, made.projection, lambda: made.projected_height)
+
+
+async def _watch(publisher: Publisher) -> None:
+    while True:
+        await asyncio.sleep(WATCH_S)
+        publisher.watch()
+
+
+async def _feed(made: Assembly) -> None:
+    """Feeds from Kafka, once it is there."""
+    kafka = made.settings.kafka or made.network.kafka
+    while True:
+        try:
+            await wait_for_kafka(kafka)
+            break
+        except ConnectionError as error:
+            get_logger("feeder").warning("waiting_for_kafka", error=str(error))
+    if made.settings.replica_drop_claims:
+        get_logger("feeder").error("fault_injection", what="claims from Kafka are acknowledged and dropped")
+    producer = SealingProducer(make_producer(kafka, "ledger-commit"), made.topic_keys, "ledger-commit")
+    async with producer:
+        running = feeders(
+            kafka,
+            made.settings.replica_organisation,
+            made.me,
+            len(made.committee),
+            made.network,
+            made.topic_keys,
+            made.node.lane,
+            producer,
+            made.seen,
+            drop=made.settings.replica_drop_claims,
+        )
+        await asyncio.gather(*(feeder.run() for feeder in running))
+
+
+async def _generate(node: Node, rate: int) -> None:
+    """An open loop of opaque 512-byte claims at a fixed rate, as far as the lane has room."""
+    due, began = 0, time.monotonic()
+    while True:
+        await asyncio.sleep(GENERATE_PAUSE_S)
+        await node.lane.room()
+        target = int((time.monotonic() - began) * rate)
+        for _ in range(min(target - due, MAX_BURST)):
+            node.lane.add(secrets.token_bytes(512), 1, lambda: None)
+        due = target

@@ -1,0 +1,202 @@
+"""Claims from Kafka into this replica's lane.
+
+The replicas share one consumer group on every payer's `claims.scored`; an offset is acknowledged only when a block has
+ordered the claims of its record. Who acknowledges and drops is found out by intake, which sends overdue claims again
+over `claims.retry`; that topic every replica reads in a group of its own, and a replica waits its turn before it orders
+what another may order first. The contract absorbs what comes twice.
+
+Source: architecture.md, Delivery; consensus.md §8.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from google.protobuf.message import DecodeError as ProtoDecodeError
+
+from claimledger.events.v1 import events_pb2
+from claims.encoding import DecodeError
+from claims.transaction import ENTRY_SCORED_RECORD, SCORED_RECORD
+from ledger_commit.lane import Lane
+from ledger_commit.seen import SeenRecords
+from runtime.ack_window import AckWindow
+from runtime.dlq import dead_letter
+from runtime.kafka import SealingProducer, make_consumer
+from runtime.log import get_logger
+from runtime.metrics import DEAD_LETTERS
+from runtime.network import Network
+from runtime.stage import DataError
+from runtime.topic_keys import SealedValueError, TopicKeys
+from runtime.topics import RETRY, SCORED, Topic
+
+GROUP: Final = "ledger-commit"
+POLL_MS: Final = 50
+POLL_RECORDS: Final = 100
+COMMIT_INTERVAL_S: Final = 0.5
+SESSION_TIMEOUT_MS: Final = 6000
+RETRY_TURN_S: Final = 1.5
+
+
+def entry_of(value: bytes) -> tuple[bytes, int]:
+    """The ledger entry in a record's clear value, and about how many claims it holds. Raises DataError."""
+    try:
+        scored = events_pb2.ScoredRecord.FromString(value).scored_record
+        pend_bits = SCORED_RECORD.decode(scored).pend_bits
+    except (ProtoDecodeError, DecodeError) as error:
+        raise DataError(str(error)) from error
+    return bytes((ENTRY_SCORED_RECORD,)) + scored, max(1, 8 * len(pend_bits))
+
+
+class Feeder(ConsumerRebalanceListener):
+    """One consumer on one row of the topic table. `turn_s` delays an entry that another replica may order first."""
+
+    def __init__(
+        self,
+        kafka: str,
+        group: str,
+        topic: Topic,
+        network: Network,
+        keys: TopicKeys,
+        lane: Lane,
+        producer: SealingProducer,
+        *,
+        drop: bool = False,
+        turn_s: Callable[[bytes], float] | None = None,
+        seen: SeenRecords | None = None,
+    ) -> None:
+        self._topics = [topic.name(payer) for payer in network.payers]
+        self._schema = topic.schema
+        self._consumer: Any = make_consumer(kafka, group=group, client_id=group, session_timeout_ms=SESSION_TIMEOUT_MS)
+        self._keys = keys
+        self._lane = lane
+        self._producer = producer
+        self._drop = drop
+        self._turn_s = turn_s
+        self._seen = seen
+        self._windows: dict[TopicPartition, AckWindow] = {}
+        self._generation = 0
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._log = get_logger("feeder").bind(topic=topic.suffix)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._consumer.subscribe(self._topics, listener=self)
+        await self._consumer.start()
+        committing = asyncio.ensure_future(self._commit_now_and_then())
+        try:
+            while True:
+                await self._lane.room()
+                polled = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                for partition, records in polled.items():
+                    for record in records:
+                        await self._take(partition, record)
+        finally:
+            committing.cancel()
+            for task in self._waiting:
+                task.cancel()
+            await self._consumer.stop()
+
+    async def _take(self, partition: TopicPartition, record: Any) -> None:
+        window = self._windows.setdefault(partition, AckWindow())
+        window.take(record.offset)
+        finished = partial(self._finished, self._generation, partition, record.offset)
+        if self._drop:
+            self._log.warning("dropping_claims", offset=record.offset)
+            finished()
+            return
+        try:
+            value, headers = record.value or b"", tuple(record.headers)
+            entry, claims = entry_of(self._keys.open(record.topic, record.key, self._schema, value, headers))
+        except (DataError, SealedValueError) as error:
+            await self._set_aside(record, error)
+            finished()
+            return
+        if self._turn_s is None:
+            await self._lane.room()
+            self._lane.add(entry, claims, finished)
+        else:
+            self._later(entry, claims, finished, self._turn_s(entry))
+
+    async def _set_aside(self, record: Any, error: DataError | SealedValueError) -> None:
+        """To the dead-letter topic; the stream goes on once the letter is confirmed."""
+        DEAD_LETTERS.labels(record.topic, error.kind).inc()
+        self._log.warning("dead_letter", partition=record.partition, offset=record.offset, kind=error.kind)
+        await self._producer.send_all([dead_letter(record, error, GROUP)], time.time_ns() // 1_000_000)
+
+    def _later(self, entry: bytes, claims: int, finished: Callable[[], None], delay_s: float) -> None:
+        task = asyncio.ensure_future(self._in_turn(entry, claims, finished, delay_s))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    async def _in_turn(self, entry: bytes, claims: int, finished: Callable[[], None], delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if self._seen is not None and entry in self._seen:
+            finished()
+            return
+        await self._lane.room()
+        self._lane.add(entry, claims, finished)
+
+    def _finished(self, generation: int, partition: TopicPartition, offset: int) -> None:
+        """Ordered; counts only while the partition has not been away in between."""
+        if generation == self._generation and partition in self._windows:
+            self._windows[partition].finish(offset)
+
+    async def _commit_now_and_then(self) -> None:
+        committed: dict[TopicPartition, int] = {}
+        while True:
+            await asyncio.sleep(COMMIT_INTERVAL_S)
+            ahead = {
+                partition: window.position
+                for partition, window in self._windows.items()
+                if window.position is not None and window.position != committed.get(partition)
+            }
+            if not ahead:
+                continue
+            try:
+                await self._consumer.commit(ahead)
+            except (CommitFailedError, IllegalStateError) as error:
+                self._log.warning("commit_refused", type=type(error).__name__)
+            except KafkaError as error:
+                self._log.warning("commit_delayed", type=type(error).__name__)
+            else:
+                committed.update(ahead)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """What is in flight will still be ordered; the next owner reads it again, and the contract absorbs it."""
+        self._generation += 1
+        self._windows.clear()
+        self._log.info("partitions_revoked", count=len(list(revoked)))
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._log.info("partitions_assigned", count=len(list(assigned)))
+
+
+def feeders(
+    kafka: str,
+    organisation: str,
+    rank: int,
+    replicas: int,
+    network: Network,
+    keys: TopicKeys,
+    lane: Lane,
+    producer: SealingProducer,
+    seen: SeenRecords,
+    *,
+    drop: bool,
+) -> list[Feeder]:
+    """The shared group on `claims.scored`, and this replica's own on `claims.retry`."""
+
+    def turn_s(entry: bytes) -> float:
+        """Each entry has an order of replicas of its own, so that retries spread."""
+        first = hashlib.sha256(entry).digest()[0]
+        return ((rank - first) % replicas) * RETRY_TURN_S
+
+    scored = Feeder(kafka, GROUP, SCORED, network, keys, lane, producer, drop=drop)
+    group = f"ledger-retry-{organisation}"
+    retry = Feeder(kafka, group, RETRY, network, keys, lane, producer, drop=drop, turn_s=turn_s, seen=seen)
+    return [scored, retry]

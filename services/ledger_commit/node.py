@@ -1,0 +1,438 @@
+"""The driver: the one loop that gives events to the core and carries out its effects, in order.
+
+A `Persist` is complete, with its syncs, before the next effect; what the core emits unsigned is signed after it. What this
+replica broadcasts comes back to it as an event. Execution runs in one worker thread behind a queue; everything
+else stays on the loop.
+
+Source: consensus.md §1 and §8.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final
+
+from claimledger.ledger.v1 import ledger_pb2
+from claims.encoding import DecodeError
+from claims.transaction import Genesis
+from ledger_commit.adapters.block_log import CommitMarker, reference
+from ledger_commit.consensus.committee import Committee
+from ledger_commit.consensus.events import (
+    BatchStored,
+    BlocksFetched,
+    Broadcast,
+    Commit,
+    Effect,
+    Event,
+    FetchBatches,
+    FetchBlocks,
+    FetchRange,
+    Persist,
+    Received,
+    Report,
+    Send,
+    SetTimer,
+    Tick,
+)
+from ledger_commit.consensus.messages import (
+    BATCH,
+    PROPOSAL,
+    QUORUM_CERT,
+    UNSIGNED,
+    BatchRef,
+    Message,
+    Proposal,
+    QuorumCert,
+    Timeout,
+    Vote,
+    batch_message,
+    block_id,
+    timeout_message,
+    vote_message,
+)
+from ledger_commit.consensus.pacemaker import Pace
+from ledger_commit.consensus.replica import Replica
+from ledger_commit.consensus.tree import genesis_id
+from ledger_commit.keys import ReplicaKeys, verify_ed25519
+from ledger_commit.lane import Lane
+from ledger_commit.ledger import Ledger
+from ledger_commit.opening import Opened, entries_of
+from ledger_commit.peers import Peers
+from ledger_commit.seen import SeenRecords
+from ledger_commit.store import Projected
+from ledger_commit.wire import to_request
+from runtime.bls import Bls
+from runtime.log import get_logger
+from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_HEIGHT, LEDGER_ROUND, LEDGER_TIMEOUTS
+
+START_PAUSE_S: Final = 0.2
+FETCH_PAUSE_S: Final = 0.1
+RECENT_BLOCKS: Final = 256
+FETCHES_AT_ONCE: Final = 8
+OnExecuted = Callable[[list[Projected]], None]
+
+
+class Node:
+    """One replica at work. `on_executed` is called on the loop with each executed group of blocks."""
+
+    def __init__(
+        self,
+        me: int,
+        committee: Committee,
+        genesis: Genesis,
+        keys: ReplicaKeys,
+        bls: Bls,
+        disk: Opened,
+        ledger: Ledger,
+        on_executed: OnExecuted,
+        pace: Pace,
+        seen: SeenRecords,
+    ) -> None:
+        self.me = me
+        self.committee = committee
+        self.genesis = genesis
+        self.disk = disk
+        self.ledger = ledger
+        self.chain = disk.chain
+        self.last_seen = disk.last_seen
+        self.peers = Peers([])
+        self.log = get_logger("node")
+        self.replica = Replica(
+            me,
+            committee,
+            bls,
+            disk.safety,
+            disk.root,
+            disk.executed,
+            genesis_id(committee.chain_id),
+            pace,
+        )
+        self.replica.halted = disk.not_voting
+        next_seq = 1 + max((r.seq for r in disk.log.refs.values() if r.member == me), default=0)
+        self.lane = Lane(disk.log, keys.lane, committee.chain_id, me, next_seq, self._announce)
+        self._keys = keys
+        self._bls = bls
+        self._on_executed = on_executed
+        self.seen = seen
+        self._events: deque[Event] = deque()
+        self._busy = False
+        self._started = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._commits: asyncio.Queue[tuple[tuple[Proposal, ...], QuorumCert]] = asyncio.Queue()
+        self._stored = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "executor")
+        self._recent: OrderedDict[bytes, Proposal] = OrderedDict()
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.member == me}
+
+    @property
+    def committed_height(self) -> int:
+        return len(self.chain)
+
+    # Running.
+
+    async def run(self) -> None:
+        """Waits for enough peers, starts the core, and executes what is committed. Ends only by an exception."""
+        await self._hear_peers()
+        self._started = True
+        for ref in self.disk.waiting:
+            self.replica.payload.add(ref)
+        self._carry_out(self.replica.start(self.disk.above, self._now()))
+        self.disk.above = []
+        self._pump()
+        await self._execute()
+
+    async def _hear_peers(self) -> None:
+        """§8: nothing is signed before Q−1 peers told the highest round in which they hold our signature."""
+        safety = self.disk.safety
+        timed_out = safety.last_timeout.round if safety.last_timeout else 0
+        own = max(safety.last_voted_round, safety.last_proposed_round, timed_out)
+        answers: dict[int, int] = {}
+        while len(answers) < self.committee.quorum_size - 1:
+            asked = [peer for peer in self.peers if peer.index not in answers]
+            told = await asyncio.gather(*(peer.last_seen() for peer in asked))
+            answers |= {peer.index: seen for peer, seen in zip(asked, told, strict=True) if seen is not None}
+            if len(answers) < self.committee.quorum_size - 1:
+                await asyncio.sleep(START_PAUSE_S)
+        highest = max(answers.values(), default=0)
+        if highest > own and not self.replica.halted:
+            self.replica.halted = f"the safety record is stale: it ends at round {own}, a peer saw round {highest}"
+        if self.replica.halted:
+            self.log.error("not_voting", reason=self.replica.halted)
+
+    def _now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def submit(self, event: Event) -> None:
+        """Gives an event to the core, after those that wait."""
+        self._events.append(event)
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._busy or not self._started:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                self._carry_out(self.replica.step(self._events.popleft(), self._now()))
+        finally:
+            self._busy = False
+        LEDGER_ROUND.set(self.replica.round)
+
+    # What comes in.
+
+    def receive(self, sender: int, message: Message) -> None:
+        match message:
+            case Proposal():
+                self._note(sender, message.header.round)
+                self._remember(message)
+            case Vote(data):
+                self._note(sender, data.round)
+            case Timeout():
+                self._note(sender, message.round)
+        self.submit(Received(sender, message))
+
+    def _note(self, member: int, message_round: int) -> None:
+        """For the member's own next start. Rounds far ahead of ours are not believed."""
+        if message_round <= self.replica.round + 1000:
+            self.last_seen[member] = max(self.last_seen.get(member, 0), message_round)
+
+    def _remember(self, proposal: Proposal) -> None:
+        """Signed proposals that may be asked for before they are in the log."""
+        self._recent[block_id(proposal.header)] = proposal
+        if len(self._recent) > RECENT_BLOCKS:
+            self._recent.popitem(last=False)
+
+    def receive_batch(self, encoded: bytes) -> None:
+        """A batch from any peer; what counts is the signature of its lane."""
+        try:
+            batch = BATCH.decode(encoded)
+        except DecodeError:
+            LEDGER_BAD_MESSAGES.labels("undecodable_batch").inc()
+            return
+        ref = reference(batch, encoded)
+        if self.disk.log.has_batch(ref.digest):
+            return
+        if batch.member >= len(self.genesis.replicas):
+            LEDGER_BAD_MESSAGES.labels("unknown_lane").inc()
+            return
+        key = self.genesis.replicas[batch.member].lane_public_key
+        if not verify_ed25519(key, batch_message(self.committee.chain_id, ref.digest), batch.signature):
+            LEDGER_BAD_MESSAGES.labels("batch_signature").inc()
+            return
+        # Durable before a vote relies on it: the vote's Persist syncs the same file.
+        self.disk.log.append_batch(batch, encoded, ref)
+        self._stored.set()
+        self.submit(BatchStored(ref))
+
+    def _announce(self, ref: BatchRef, encoded: bytes) -> None:
+        self._unserved[ref.digest] = ref
+        self.peers.broadcast_batch(encoded)
+        self._stored.set()
+        self.submit(BatchStored(ref))
+
+    def on_peer_connected(self, index: int) -> None:
+        """A peer that was away gets the batches of this lane that nobody has ordered yet."""
+        for digest in list(self._unserved):
+            encoded = self.disk.log.batch_bytes(digest)
+            if encoded is not None:
+                self.peers.send_batch(index, encoded)
+
+    # What goes out.
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Persist(blocks, safety):
+                for block in blocks:
+                    self.disk.log.append_block(block)
+                if safety is not None:
+                    self.disk.log.sync()
+                    self.disk.safety_file.save(safety, self.disk.log.size)
+            case Broadcast(message):
+                signed = self._signed(message)
+                self.peers.broadcast(to_request(signed))
+                self._events.append(Received(self.me, signed))
+            case Send(to, message):
+                self.peers.send(to, to_request(self._signed(message)))
+            case Commit(blocks, qc):
+                self._commit(blocks, qc)
+            case SetTimer(at_ms):
+                self._set_timer(at_ms)
+            case FetchBlocks() | FetchRange() | FetchBatches():
+                self._fetch(effect)
+            case Report(what, member, detail):
+                self._report(what, member, detail)
+
+    def _signed(self, message: Message) -> Message:
+        chain_id = self.committee.chain_id
+        match message:
+            case Proposal() if message.signature == UNSIGNED:
+                signed = replace(message, signature=self._bls.sign(self._keys.bls, block_id(message.header)))
+                self._remember(signed)
+                return signed
+            case Vote():
+                return replace(message, signature=self._bls.sign(self._keys.bls, vote_message(chain_id, message.data)))
+            case Timeout():
+                LEDGER_TIMEOUTS.inc()
+                told = timeout_message(chain_id, message.epoch, message.round, message.high_qc.round)
+                return replace(message, signature=self._bls.sign(self._keys.bls, told))
+        return message
+
+    def _commit(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> None:
+        for block in blocks:
+            height = block.header.height
+            direct = qc if block is blocks[-1] else None
+            identity = block_id(block.header)
+            self.disk.log.append_commit(CommitMarker(height, identity, direct))
+            assert height == len(self.chain) + 1, "commits come in height order"
+            self.chain.append(identity)
+            for ref in block.batches:
+                self._unserved.pop(ref.digest, None)
+            self.lane.on_commit(block.batches)
+        LEDGER_HEIGHT.set(len(self.chain))
+        self._commits.put_nowait((blocks, qc))
+
+    def _set_timer(self, at_ms: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0, at_ms - self._now()) / 1000
+        self._timer = asyncio.get_running_loop().call_later(delay, self.submit, Tick())
+
+    def _report(self, what: str, member: int, detail: str) -> None:
+        LEDGER_BAD_MESSAGES.labels(what).inc()
+        organisation = self.committee.members[member].organisation if 0 <= member < len(self.committee) else ""
+        self.log.warning("consensus_report", what=what, member=organisation, detail=detail)
+
+    # Execution.
+
+    async def _execute(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            blocks, qc = await self._commits.get()
+            for block in blocks:
+                await self._have_batches(block)
+            projected = await loop.run_in_executor(self._thread, self._apply, blocks, qc)
+            # One after the other, so that the core learns of every height.
+            for executed in projected[1]:
+                self._events.append(executed)
+            self._pump()
+            self._on_executed(projected[0])
+
+    def _apply(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> tuple[list[Projected], list[Any]]:
+        """In the worker thread."""
+        projected, executed = [], []
+        for block in blocks:
+            entries = entries_of(self.disk.log, block)
+            self.seen.add(entries)
+            first_leaf = len(self.ledger.state.results)
+            execution = self.ledger.execute(block.header, entries)
+            executed.append(self.ledger.executed)
+            direct = qc if block is blocks[-1] else None
+            projected.append(self._projected(block, direct, len(entries), first_leaf, execution))
+        self.ledger.anchor(blocks[-1].header, qc)
+        return projected, executed
+
+    def _projected(self, block: Proposal, qc: QuorumCert | None, entries: int, first_leaf: int, did: Any) -> Projected:
+        header = block.header
+        proposer = self.committee.members[header.proposer].organisation
+        return Projected(header, block_id(header), proposer, qc, len(block.batches), entries, first_leaf, did)
+
+    async def _have_batches(self, block: Proposal) -> None:
+        """A block committed by others may name batches that never came here."""
+        while missing := [r for r in block.batches if not self.disk.log.has_batch(r.digest)]:
+            await self._fetch_batches(FetchBatches(tuple(missing), block.header.proposer))
+            if any(not self.disk.log.has_batch(r.digest) for r in missing):
+                await asyncio.sleep(FETCH_PAUSE_S)
+
+    # Fetching.
+
+    def _fetch(self, wanted: FetchBlocks | FetchRange | FetchBatches) -> None:
+        """In the background; what is not got now is asked for again by the core."""
+        if len(self._fetches) >= FETCHES_AT_ONCE:
+            return
+        match wanted:
+            case FetchBlocks():
+                task = asyncio.ensure_future(self._fetch_blocks(wanted))
+            case FetchRange():
+                task = asyncio.ensure_future(self._fetch_range(wanted))
+            case FetchBatches():
+                task = asyncio.ensure_future(self._fetch_batches(wanted))
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+
+    async def _fetch_blocks(self, wanted: FetchBlocks) -> None:
+        for peer in self.peers.first(wanted.hint):
+            found = await peer.blocks(ledger_pb2.FetchBlocksRequest(ids=wanted.ids))
+            blocks = self._decoded(peer.index, found)
+            if blocks:
+                for block in blocks:
+                    self._remember(block)
+                self.submit(BlocksFetched(peer.index, blocks))
+                return
+
+    async def _fetch_range(self, wanted: FetchRange) -> None:
+        request = ledger_pb2.FetchBlocksRequest(from_height=wanted.from_height, to_height=wanted.to_height)
+        for peer in self.peers.first(wanted.hint):
+            found = await peer.blocks(request)
+            blocks = self._decoded(peer.index, found)
+            if not blocks or not found[-1].commit_qc:
+                continue
+            try:
+                qc = QUORUM_CERT.decode(found[-1].commit_qc)
+            except DecodeError:
+                LEDGER_BAD_MESSAGES.labels("undecodable").inc()
+                continue
+            self.submit(BlocksFetched(peer.index, blocks, qc))
+            return
+
+    def _decoded(self, peer: int, found: list[ledger_pb2.FetchBlocksResponse]) -> tuple[Proposal, ...]:
+        try:
+            return tuple(PROPOSAL.decode(response.block) for response in found)
+        except DecodeError as error:
+            self.log.warning("undecodable_block", peer=peer, reason=str(error))
+            return ()
+
+    async def _fetch_batches(self, wanted: FetchBatches) -> None:
+        for peer in self.peers.first(wanted.hint):
+            missing = [r.digest for r in wanted.refs if not self.disk.log.has_batch(r.digest)]
+            if not missing:
+                return
+            for encoded in await peer.batches(missing[:64]):
+                self.receive_batch(encoded)
+
+    # Serving.
+
+    def block(self, identity: bytes) -> Proposal | None:
+        """A block for a peer, signed. The log has this replica's own blocks unsigned."""
+        found = self._recent.get(identity) or self.disk.log.block(identity)
+        if found is not None and found.signature == UNSIGNED:
+            if found.header.proposer != self.me:
+                return None
+            return replace(found, signature=self._bls.sign(self._keys.bls, identity))
+        return found
+
+    def committed_range(self, first: int, last: int) -> tuple[list[Proposal], QuorumCert | None]:
+        """Committed blocks of these heights and the certificate of the last one (which the next block carries)."""
+        ids = self.chain[max(0, first - 1) : min(last, len(self.chain) - 1) + 1]
+        blocks = [block for identity in ids if (block := self.block(identity))]
+        if len(blocks) < 2 or len(blocks) != len(ids):
+            return [], None
+        return blocks[:-1], blocks[-1].qc
+
+    async def close(self) -> None:
+        """Stops timers and the worker, and closes the files."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lane.flush()
+        for task in self._fetches:
+            task.cancel()
+        self._thread.shutdown(wait=True)
+        self.disk.log.close()
+        self.disk.safety_file.close()

@@ -1,0 +1,76 @@
+"""PeerService: what other replicas send and ask. The sender is the certificate's organisation, nothing in a message."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Final
+
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from claims.encoding import DecodeError
+from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT
+from ledger_commit.wire import from_request
+from runtime.errors import PermissionDeniedError
+from runtime.identity import Role, identity_of
+from runtime.metrics import LEDGER_BAD_MESSAGES
+
+if TYPE_CHECKING:
+    from ledger_commit.node import Node
+
+MAX_IDS: Final = 64
+MAX_RANGE: Final = 256
+
+
+class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    def _member(self, context: Any) -> int:
+        """The caller's place in the committee. Raises PermissionDeniedError."""
+        identity = identity_of(context)
+        index = self._node.committee.index_of(identity.organisation)
+        if identity.role is not Role.REPLICA or index is None:
+            raise PermissionDeniedError(f"{identity.organisation} as {identity.role} is no replica of this committee")
+        return index
+
+    async def Exchange(self, requests: Any, context: Any) -> ledger_pb2.ExchangeResponse:
+        member = self._member(context)
+        async for request in requests:
+            try:
+                message = from_request(request)
+            except DecodeError as error:
+                LEDGER_BAD_MESSAGES.labels("undecodable").inc()
+                self._node.log.warning("undecodable_message", peer=member, reason=str(error))
+                continue
+            if isinstance(message, bytes):
+                self._node.receive_batch(message)
+            elif message is not None:
+                self._node.receive(member, message)
+        return ledger_pb2.ExchangeResponse()
+
+    async def FetchBlocks(
+        self, request: ledger_pb2.FetchBlocksRequest, context: Any
+    ) -> AsyncIterator[ledger_pb2.FetchBlocksResponse]:
+        self._member(context)
+        for identity in request.ids[:MAX_IDS]:
+            block = self._node.block(identity)
+            if block is not None:
+                yield ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(block))
+        if request.to_height:
+            last = min(request.to_height, request.from_height + MAX_RANGE - 1)
+            blocks, qc = self._node.committed_range(request.from_height, last)
+            for position, block in enumerate(blocks, start=1):
+                certificate = QUORUM_CERT.encode(qc) if qc and position == len(blocks) else b""
+                yield ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(block), commit_qc=certificate)
+
+    async def FetchBatches(
+        self, request: ledger_pb2.FetchBatchesRequest, context: Any
+    ) -> AsyncIterator[ledger_pb2.FetchBatchesResponse]:
+        self._member(context)
+        for digest in request.digests[:MAX_IDS]:
+            encoded = self._node.disk.log.batch_bytes(digest)
+            if encoded is not None:
+                yield ledger_pb2.FetchBatchesResponse(batch=encoded)
+
+    async def GetLastSeen(
+        self, _request: ledger_pb2.GetLastSeenRequest, context: Any
+    ) -> ledger_pb2.GetLastSeenResponse:
+        member = self._member(context)
+        return ledger_pb2.GetLastSeenResponse(round=self._node.last_seen.get(member, 0))

@@ -1,0 +1,158 @@
+"""The other replicas: two streams to each, fetches from each, and the service that answers them.
+
+Consensus messages and batches have a stream of their own, so a megabyte of payload never stands before a vote. A queue that
+is full drops its oldest message: consensus repeats what matters, and a missing batch is fetched.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import grpc
+
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from runtime.grpc_channel import open_channel
+from runtime.log import get_logger
+from runtime.network import ReplicaAddress
+from runtime.pki import TlsFiles
+
+QUEUE_LIMIT: Final = 1024
+PAYLOAD_QUEUE_LIMIT: Final = 256
+RECONNECT_S: Final = (0.05, 2.0)
+FETCH_TIMEOUT_S: Final = 5.0
+
+
+class Stream:
+    """One outgoing Exchange stream that is opened again whenever it ends."""
+
+    def __init__(self, peer: "Peer", limit: int, name: str) -> None:
+        self._peer = peer
+        self._queue: deque[ledger_pb2.ExchangeRequest] = deque(maxlen=limit)
+        self._filled = asyncio.Event()
+        self._name = name
+        self.dropped = 0
+        self.open = False
+
+    def offer(self, request: ledger_pb2.ExchangeRequest) -> None:
+        if len(self._queue) == self._queue.maxlen:
+            self.dropped += 1
+        self._queue.append(request)
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause, longest = RECONNECT_S
+        while True:
+            try:
+                await self._peer.stub.Exchange(self._requests(), wait_for_ready=True)
+                pause = RECONNECT_S[0]
+            except grpc.aio.AioRpcError as error:
+                if self.open:
+                    get_logger("peers").info("stream_lost", peer=self._peer.organisation, code=error.code().name)
+                    pause = RECONNECT_S[0]
+            self.open = False
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
+
+    async def _requests(self) -> AsyncIterator[ledger_pb2.ExchangeRequest]:
+        self.open = True
+        if self._name == "consensus":
+            self._peer.connected()
+        while True:
+            while self._queue:
+                yield self._queue.popleft()
+            self._filled.clear()
+            await self._filled.wait()
+
+
+class Peer:
+    """One other replica. `on_connect` is called with its index each time the consensus stream opens."""
+
+    def __init__(self, index: int, address: ReplicaAddress, tls: TlsFiles, on_connect: Any) -> None:
+        self.index = index
+        self.organisation = address.organisation
+        self._channel = open_channel(address.address, tls)
+        self.stub = ledger_pb2_grpc.PeerServiceStub(self._channel)
+        self.consensus = Stream(self, QUEUE_LIMIT, "consensus")
+        self.payload = Stream(self, PAYLOAD_QUEUE_LIMIT, "payload")
+        self._on_connect = on_connect
+
+    def connected(self) -> None:
+        self._on_connect(self.index)
+
+    async def run(self) -> None:
+        try:
+            await asyncio.gather(self.consensus.run(), self.payload.run())
+        finally:
+            await self._channel.close()
+
+    async def last_seen(self) -> int | None:
+        """The highest round in which the peer holds a signature of ours; None where it does not answer."""
+        try:
+            answer = await self.stub.GetLastSeen(ledger_pb2.GetLastSeenRequest(), timeout=FETCH_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return None
+        return int(answer.round)
+
+    async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
+        """What the peer has of it; nothing where it does not answer."""
+        return await self._collect(self.stub.FetchBlocks(request, timeout=FETCH_TIMEOUT_S))
+
+    async def batches(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Encoded batches; nothing where the peer does not answer."""
+        request = ledger_pb2.FetchBatchesRequest(digests=digests)
+        return [r.batch for r in await self._collect(self.stub.FetchBatches(request, timeout=FETCH_TIMEOUT_S))]
+
+    async def _collect(self, call: Any) -> list[Any]:
+        found = []
+        try:
+            async for response in call:
+                found.append(response)  # noqa: PERF401 - what came before an error counts
+        except grpc.aio.AioRpcError:
+            return found
+        return found
+
+
+class Peers:
+    """All other replicas, by index in the committee."""
+
+    def __init__(self, peers: Sequence[Peer]) -> None:
+        self._peers = {peer.index: peer for peer in peers}
+
+    def __iter__(self) -> Any:
+        return iter(self._peers.values())
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def broadcast(self, request: ledger_pb2.ExchangeRequest) -> None:
+        for peer in self._peers.values():
+            peer.consensus.offer(request)
+
+    def broadcast_batch(self, encoded: bytes) -> None:
+        request = ledger_pb2.ExchangeRequest(batch=encoded)
+        for peer in self._peers.values():
+            peer.payload.offer(request)
+
+    def send(self, to: int, request: ledger_pb2.ExchangeRequest) -> None:
+        if to in self._peers:
+            self._peers[to].consensus.offer(request)
+
+    def send_batch(self, to: int, encoded: bytes) -> None:
+        if to in self._peers:
+            self._peers[to].payload.offer(ledger_pb2.ExchangeRequest(batch=encoded))
+
+    def first(self, hint: int) -> list[Peer]:
+        """Whom to ask, the hint first, then those with an open stream."""
+        return sorted(self._peers.values(), key=lambda peer: (peer.index != hint, not peer.consensus.open))
+
+    @property
+    def connected(self) -> list[str]:
+        return [peer.organisation for peer in self._peers.values() if peer.consensus.open]
+
+    async def run(self) -> None:
+        if self._peers:
+            await asyncio.gather(*(peer.run() for peer in self._peers.values()))
+        else:
+            await asyncio.Event().wait()

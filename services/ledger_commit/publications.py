@@ -1,0 +1,145 @@
+"""What a proven result becomes for the world: settlements for its parties, status steps for its payer's raw stream.
+
+Pure: results and proofs in, records out. The same result gives the same records from whichever replica publishes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from claimledger.events.v1 import events_pb2
+from claimledger.ledger.v1 import ledger_pb2
+from claims.identifiers import control_number
+from claims.result import ClaimResult, Outcome
+from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status, event_id
+from claims.transaction import ReasonClass, RefusalReason
+from runtime.stage import Out
+from runtime.topics import BLOCKS, PUBLISHER, RAW_STATUS, SETTLEMENTS, bucket_of
+
+MAX_EVENTS: Final = 500
+CURSOR_KEY: Final = b"cursor"
+_STATUS: Final = {
+    Outcome.SETTLED: Status.SETTLED,
+    Outcome.DENIED: Status.DENIED,
+    Outcome.PENDED: Status.PENDED,
+    Outcome.REFUSED: Status.REFUSED,
+    Outcome.REVERSED: Status.REVERSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A claim's result with its proof, serialised; `ordered_ms` is the time of its block."""
+
+    leaf: int
+    result: ClaimResult
+    proof: bytes
+    ordered_ms: int
+
+
+def parties_of(result: ClaimResult) -> list[tuple[str, str]]:
+    """Each organisation once, with its first part: submitter, payer, payee."""
+    parts: dict[str, str] = {}
+    for organisation, part in (
+        (result.submitter, "submitter"),
+        (result.payer, "payer"),
+        (result.payee, "payee"),
+    ):
+        parts.setdefault(organisation, part)
+    return list(parts.items())
+
+
+def settlement_records(proven: Iterable[Proven], organisations: frozenset[str]) -> list[Out]:
+    """One record for each party that is an organisation of the network."""
+    outs = []
+    for item in proven:
+        for organisation, part in parties_of(item.result):
+            if organisation in organisations:
+                headers = (("party", part.encode()), ("ce_subject", control_number(item.result.claim_ref).encode()))
+                topic = SETTLEMENTS.name(organisation)
+                event = f"{item.leaf}/{part}"
+                outs.append(Out(topic, item.result.claim_ref, item.proof, SETTLEMENTS.schema, event, headers=headers))
+    return outs
+
+
+def status_steps(item: Proven) -> list[events_pb2.StatusEvent]:
+    """ORDERED and the outcome; a review's outcome alone. A refused repeat never moves the claim it repeats."""
+    result = item.result
+    if result.refusal == RefusalReason.VERSION_SPENT:
+        return []
+    outcome = _STATUS[result.outcome]
+    steps = [(outcome, AFTER_REVIEW_STEP if result.step else STEP_OF[outcome], detail_of(result))]
+    if result.step == 0:
+        steps.insert(0, (Status.ORDERED, STEP_OF[Status.ORDERED], f"height {result.height}"))
+    return [
+        events_pb2.StatusEvent(
+            claim_ref=result.claim_ref,
+            version=result.version,
+            status=status.value,  # type: ignore[arg-type]
+            step=step,
+            time_ms=item.ordered_ms,
+            submitter=result.submitter,
+            payer=result.payer,
+            payee=result.payee,
+            detail=detail,
+        )
+        for status, step, detail in steps
+    ]
+
+
+def detail_of(result: ClaimResult) -> str:
+    """Reason words and adjustment codes, never contents."""
+    if result.refusal:
+        return RefusalReason(result.refusal).name
+    words = [result.reason.name] if result.reason is not ReasonClass.NONE else []
+    if result.outcome is Outcome.DENIED:
+        words += sorted({f"{a.group.name}-{a.carc}" for line in result.lines for a in line.adjustments})
+    return " ".join(words)
+
+
+def status_records(proven: Iterable[Proven], payers: frozenset[str], buckets: int) -> list[Out]:
+    """Batches for each payer's raw status topic, by claim bucket."""
+    groups: dict[tuple[str, int], list[events_pb2.StatusEvent]] = {}
+    for item in proven:
+        if item.result.payer in payers:
+            place = (item.result.payer, bucket_of(item.result.claim_ref, buckets))
+            groups.setdefault(place, []).extend(status_steps(item))
+    outs = []
+    for (payer, bucket), events in groups.items():
+        for start in range(0, len(events), MAX_EVENTS):
+            piece = events[start : start + MAX_EVENTS]
+            outs.append(
+                Out(
+                    RAW_STATUS.name(payer),
+                    bucket.to_bytes(4, "big"),
+                    events_pb2.StatusBatch(events=piece).SerializeToString(),
+                    RAW_STATUS.schema,
+                    event_id(piece[0].claim_ref, piece[0].version, piece[0].step).hex(),
+                    partition=bucket,
+                )
+            )
+    return outs
+
+
+def block_records(blocks: Sequence[ledger_pb2.Block]) -> list[Out]:
+    """One record for each directly committed block."""
+    return [
+        Out(
+            BLOCKS.name(),
+            block.height.to_bytes(8, "big"),
+            ledger_pb2.BlockEvent(block=block).SerializeToString(),
+            BLOCKS.schema,
+            str(block.height),
+            partition=0,
+            sealed=False,
+        )
+        for block in blocks
+    ]
+
+
+def cursor_record(next_leaf: int, block_height: int) -> Out:
+    cursor = ledger_pb2.PublisherCursor(next_leaf=next_leaf, block_height=block_height)
+    event = f"{next_leaf}/{block_height}"
+    return Out(
+        PUBLISHER.name(), CURSOR_KEY, cursor.SerializeToString(), PUBLISHER.schema, event, partition=0, sealed=False
+    )

@@ -1,0 +1,171 @@
+"""The one publisher of a Kafka cluster: whoever holds the single partition of `ledger.publisher`.
+
+On assignment it takes over the fixed transactional id, which fences its predecessor, reads the cursor with committed
+reads, and goes on from there; what it publishes and the new cursor are one Kafka transaction. Fenced, it leaves the
+group. "Settled once" does not rest on this: the ledger decides that, and every record carries its proof.
+
+Source: settlement.md, Publishing.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from claimledger.ledger.v1 import ledger_pb2
+from ledger_commit.publications import block_records, cursor_record, settlement_records, status_records
+from ledger_commit.results import ProvenResults, block_message
+from ledger_commit.store import Projection
+from runtime.dlq import read_to_end
+from runtime.kafka import SealingProducer, confirmed, make_consumer
+from runtime.log import get_logger
+from runtime.metrics import LEDGER_PUBLISHED
+from runtime.network import Network
+from runtime.topic_keys import TopicKeys
+from runtime.topics import PUBLISHER
+
+NAME: Final = "settlement-publisher"
+SESSION_TIMEOUT_MS: Final = 6000
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+MAX_RESULTS: Final = 500
+"""Results of one transaction."""
+MAX_BLOCKS: Final = 100
+IDLE_S: Final = 0.25
+LOADED_PAUSE_S: Final = 0.02
+ALARM_MS: Final = 5000
+PAUSE_S: Final = 1.0
+
+
+class Publisher(ConsumerRebalanceListener):
+    """Stands for the role all the time, and has it while the partition is assigned."""
+
+    def __init__(
+        self,
+        kafka: str,
+        network: Network,
+        keys: TopicKeys,
+        results: ProvenResults,
+        projection: Projection,
+        projected_height: Callable[[], int],
+    ) -> None:
+        self._kafka = kafka
+        self._organisations = frozenset(o.id for o in network.organisations)
+        self._payers = frozenset(network.payers)
+        self._buckets = network.buckets
+        self._keys = keys
+        self._results = results
+        self._projection = projection
+        self._projected_height = projected_height
+        self._place = TopicPartition(PUBLISHER.name(), 0)
+        self._log = get_logger("publisher")
+        self.has_role = False
+        self.next_leaf = 0
+        self.block_height = 0
+        self._behind_since = 0.0
+
+    async def run(self) -> None:
+        """Until cancelled. A lost broker or role is waited out."""
+        while True:
+            consumer = make_consumer(self._kafka, group=NAME, client_id=NAME, session_timeout_ms=SESSION_TIMEOUT_MS)
+            consumer.subscribe([PUBLISHER.name()], listener=self)
+            try:
+                await consumer.start()
+                await self._stand(consumer)
+            except ProducerFenced:
+                self._log.warning("fenced")
+            except (KafkaError, OSError) as error:
+                self._log.warning("broker_away", type=type(error).__name__)
+            finally:
+                self.has_role = False
+                await consumer.stop()
+            await asyncio.sleep(PAUSE_S)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        if self._place in set(revoked):
+            self.has_role = False
+            self._log.info("role_lost")
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.has_role = self._place in set(assigned)
+
+    async def _stand(self, consumer: Any) -> None:
+        while True:
+            await consumer.getmany(timeout_ms=int(IDLE_S * 1000))
+            if self.has_role:
+                await self._publish_while_in_role(consumer)
+
+    async def _publish_while_in_role(self, consumer: Any) -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._kafka,
+            client_id=NAME,
+            transactional_id=NAME,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            acks="all",
+            compression_type="snappy",
+            max_batch_size=512 * 1024,
+            linger_ms=2,
+        )
+        sealing = SealingProducer(producer, self._keys, NAME)
+        await producer.start()  # init transactions: fences the one before
+        try:
+            await self._read_cursor()
+            self._log.info("role_taken", next_leaf=self.next_leaf, block_height=self.block_height)
+            while self.has_role:
+                worked = await self._publish_once(sealing)
+                await consumer.getmany(timeout_ms=0)
+                if not worked:
+                    await self._results.wait(IDLE_S)
+                else:
+                    await asyncio.sleep(0 if worked >= MAX_RESULTS else LOADED_PAUSE_S)
+        finally:
+            await producer.stop()
+
+    async def _read_cursor(self) -> None:
+        """What the last committed transaction left, or the beginning."""
+        consumer = make_consumer(self._kafka, group=None, client_id=f"{NAME}-cursor", read_committed=True)
+        await consumer.start()
+        found = ledger_pb2.PublisherCursor()
+        try:
+            async for record in read_to_end(consumer, [self._place]):
+                if record.value:
+                    found = ledger_pb2.PublisherCursor.FromString(record.value)
+        finally:
+            await consumer.stop()
+        self.next_leaf, self.block_height = found.next_leaf, found.block_height
+
+    async def _publish_once(self, sealing: SealingProducer) -> int:
+        """One transaction; returns how many results and blocks it carried."""
+        proven, next_leaf = await self._results.proven(self.next_leaf, MAX_RESULTS)
+        blocks = await self._new_blocks()
+        if next_leaf == self.next_leaf and not blocks:
+            return 0
+        height = blocks[-1].height if blocks else self.block_height
+        outs = settlement_records(proven, self._organisations)
+        outs += status_records(proven, self._payers, self._buckets)
+        outs += block_records([b for b in blocks if b.commit_qc])
+        outs.append(cursor_record(next_leaf, height))
+        async with sealing.producer.transaction():
+            await confirmed(await sealing.begin(outs, time.time_ns() // 1_000_000))
+        count = next_leaf - self.next_leaf + len(blocks)
+        self.next_leaf, self.block_height = next_leaf, height
+        LEDGER_PUBLISHED.set(height)
+        return count
+
+    async def _new_blocks(self) -> list[ledger_pb2.Block]:
+        """Projected blocks after the cursor."""
+        if self._projected_height() <= self.block_height:
+            return []
+        return [block_message(row) for row in await self._projection.blocks(self.block_height + 1, MAX_BLOCKS)]
+
+    def watch(self) -> None:
+        """Raises the alarm where this replica, in role, trails what it could publish."""
+        behind = self.has_role and self.next_leaf < self._results.size
+        now = time.monotonic()
+        if not behind:
+            self._behind_since = now
+        elif (now - self._behind_since) * 1000 > ALARM_MS:
+            self._log.error("publisher_trails", next_leaf=self.next_leaf, provable=self._results.size)
+            self._behind_since = now

@@ -1,0 +1,157 @@
+"""LedgerService: hand in transactions, read blocks, results and their proofs, follow one's settlements.
+
+A settlement is shown to its parties and to regulators and replicas; for all others it does not exist.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from claims.encoding import DecodeError
+from claims.identifiers import claim_ref_of
+from claims.result import CLAIM_RESULT, ClaimResult
+from claims.transaction import ENTRY_TRANSACTION, SIGNED_TRANSACTION
+from ledger_commit.node import Node
+from ledger_commit.publications import parties_of
+from ledger_commit.publisher import Publisher
+from ledger_commit.results import ProvenResults, block_message
+from ledger_commit.store import Projection
+from runtime.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    Violation,
+)
+from runtime.identity import Identity, Role, identity_of
+
+MAX_TRANSACTION_BYTES: Final = 72 * 1024
+MAX_LANE_BYTES: Final = 768 * 1024
+SUBSCRIBE_ROWS: Final = 200
+SUBSCRIBE_WAIT_S: Final = 1.0
+DEFAULT_PAGE: Final = 50
+MAX_PAGE: Final = 200
+READS_ALL: Final = frozenset({Role.REGULATOR, Role.REPLICA})
+
+
+class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
+    def __init__(self, node: Node, projection: Projection, results: ProvenResults, publisher: Publisher | None) -> None:
+        self._node = node
+        self._projection = projection
+        self._results = results
+        self._publisher = publisher
+
+    async def SubmitTransaction(
+        self, request: ledger_pb2.SubmitTransactionRequest, context: Any
+    ) -> ledger_pb2.SubmitTransactionResponse:
+        caller = identity_of(context)
+        if caller.role is Role.ANALYST:
+            raise PermissionDeniedError("an analyst decides through the payer's own systems")
+        if len(request.transaction) > MAX_TRANSACTION_BYTES:
+            raise _invalid("transaction", f"{len(request.transaction)} bytes, at most {MAX_TRANSACTION_BYTES}")
+        try:
+            transaction = SIGNED_TRANSACTION.decode(request.transaction)
+        except DecodeError as error:
+            raise _invalid("transaction", str(error)) from error
+        if not transaction.signatures:
+            raise _invalid("transaction.signatures", "nobody signed")
+        if self._node.lane.waiting_bytes > MAX_LANE_BYTES:
+            raise ResourceExhaustedError("the lane is full", retry_after_ms=100)
+        if self._node.replica.halted:
+            raise FailedPreconditionError(f"this replica does not take part: {self._node.replica.halted}")
+        await self._node.lane.room()
+        await self._node.lane.add(bytes((ENTRY_TRANSACTION,)) + request.transaction, 1, lambda: None)
+        return ledger_pb2.SubmitTransactionResponse(transaction_id=hashlib.sha256(transaction.body).digest())
+
+    async def GetTransaction(
+        self, request: ledger_pb2.GetTransactionRequest, context: Any
+    ) -> ledger_pb2.GetTransactionResponse:
+        identity_of(context)
+        if len(request.transaction_id) != 32:
+            raise _invalid("transaction_id", "32 bytes are due")
+        found = await self._projection.transaction(request.transaction_id)
+        return ledger_pb2.GetTransactionResponse(result=found or b"")
+
+    async def GetStatus(self, _request: ledger_pb2.GetStatusRequest, context: Any) -> ledger_pb2.GetStatusResponse:
+        identity_of(context)
+        node, executed = self._node, self._node.ledger.executed
+        return ledger_pb2.GetStatusResponse(
+            organisation=node.committee.members[node.me].organisation,
+            chain_id=node.committee.chain_id,
+            round=node.replica.round,
+            committed_height=node.committed_height,
+            executed_height=executed.height,
+            state_root=executed.state_root,
+            results_size=executed.results_size,
+            results_root=executed.results_root,
+            published_height=self._publisher.block_height if self._publisher else 0,
+            publisher=self._publisher.has_role if self._publisher else False,
+            connected_peers=node.peers.connected,
+            not_voting=node.replica.halted,
+            lane_bytes=node.lane.waiting_bytes,
+        )
+
+    async def GetBlock(self, request: ledger_pb2.GetBlockRequest, context: Any) -> ledger_pb2.GetBlockResponse:
+        identity_of(context)
+        row = await self._projection.block(request.height)
+        if row is None or row.height != request.height:
+            raise NotFoundError(f"no block at height {request.height} yet")
+        return ledger_pb2.GetBlockResponse(block=block_message(row))
+
+    async def ListBlocks(self, request: ledger_pb2.ListBlocksRequest, context: Any) -> ledger_pb2.ListBlocksResponse:
+        identity_of(context)
+        count = request.page_size or DEFAULT_PAGE
+        if count > MAX_PAGE:
+            raise _invalid("page_size", f"{count}, at most {MAX_PAGE}")
+        rows = await self._projection.blocks(request.from_height, count)
+        return ledger_pb2.ListBlocksResponse(blocks=[block_message(row) for row in rows])
+
+    async def GetSettlement(
+        self, request: ledger_pb2.GetSettlementRequest, context: Any
+    ) -> ledger_pb2.GetSettlementResponse:
+        caller = identity_of(context)
+        try:
+            claim_ref = claim_ref_of(request.control_number)
+        except ValueError as error:
+            raise _invalid("control_number", str(error)) from error
+        row = await self._projection.latest_of(claim_ref)
+        result = CLAIM_RESULT.decode(bytes(row.body)) if row else None
+        if row is None or result is None or not _may_read(caller, result):
+            raise NotFoundError(f"no settlement of {request.control_number}")
+        proof = self._node.ledger.prove(row.leaf, bytes(row.body))
+        if proof is None:
+            raise FailedPreconditionError("executed and not yet proven: no committed header covers it")
+        return ledger_pb2.GetSettlementResponse(proof=proof)
+
+    async def SubscribeSettlements(
+        self, request: ledger_pb2.SubscribeSettlementsRequest, context: Any
+    ) -> AsyncIterator[ledger_pb2.SubscribeSettlementsResponse]:
+        caller = identity_of(context)
+        leaf = _leaf_after(request.cursor)
+        while True:
+            proven, following = await self._results.proven(leaf, SUBSCRIBE_ROWS)
+            for item in proven:
+                if _may_read(caller, item.result):
+                    proof = ledger_pb2.SettlementProof.FromString(item.proof)
+                    yield ledger_pb2.SubscribeSettlementsResponse(cursor=str(item.leaf), proof=proof)
+            if following == leaf:
+                await self._results.wait(SUBSCRIBE_WAIT_S)
+            leaf = following
+
+
+def _may_read(caller: Identity, result: ClaimResult) -> bool:
+    return caller.role in READS_ALL or caller.organisation in dict(parties_of(result))
+
+
+def _leaf_after(cursor: str) -> int:
+    if not cursor:
+        return 0
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
+        raise _invalid("cursor", f"{cursor!r} is no cursor of this service")
+    return int(cursor) + 1
+
+
+def _invalid(field: str, why: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"{field}: {why}", violations=[Violation(field, why)])

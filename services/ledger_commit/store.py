@@ -1,0 +1,202 @@
+"""The projection in SQL: blocks, results, and where to find them. It can be thrown away and rebuilt from the block log.
+
+Rows are written with Core in one transaction for a group of blocks; the newest height in `ledger_block` is how far the projection
+has come. SQLite runs without a sync of its own here, since nothing is lost with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event, func, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel import Field, SQLModel
+
+from claims.result import ClaimResult
+from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, Header, QuorumCert
+from ledger_commit.settlement import Execution
+
+
+class LedgerBlock(SQLModel, table=True):
+    """One committed block; `commit_qc` where it was committed directly."""
+
+    __tablename__ = "ledger_block"
+
+    height: int = Field(primary_key=True)
+    round: int
+    proposer: str
+    id: bytes
+    header: bytes
+    commit_qc: bytes
+    batches: int
+    entries: int
+    time_ms: int
+    first_leaf: int
+    results: int
+
+
+class LedgerResult(SQLModel, table=True):
+    """One leaf. `claim_ref` is empty for what is no claim."""
+
+    __tablename__ = "ledger_result"
+
+    leaf: int = Field(primary_key=True)
+    height: int
+    claim_ref: bytes = Field(index=True)
+    submitter: str
+    payer: str
+    payee: str
+    body: bytes
+
+
+class LedgerTransaction(SQLModel, table=True):
+    """Which leaf tells of a transaction that is no claim."""
+
+    __tablename__ = "ledger_transaction"
+
+    transaction_id: bytes = Field(primary_key=True)
+    leaf: int
+
+
+TABLES = [SQLModel.metadata.tables[name] for name in ("ledger_block", "ledger_result", "ledger_transaction")]
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """A committed and executed block on its way into the projection."""
+
+    header: Header
+    id: bytes
+    proposer: str
+    qc: QuorumCert | None
+    batches: int
+    entries: int
+    first_leaf: int
+    execution: Execution
+
+
+class Projection:
+    """Reads and writes the tables. Open with `open`, close with `close`."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        driver = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}[parsed.get_backend_name()]
+        self.engine: AsyncEngine = create_async_engine(parsed.set(drivername=driver))
+        if driver.startswith("sqlite"):
+            event.listen(self.engine.sync_engine, "connect", _tune_sqlite)
+
+    async def open(self) -> int:
+        """Makes the tables where they are missing; returns the newest height, 0 for none."""
+        async with self.engine.begin() as connection:
+            await connection.run_sync(SQLModel.metadata.create_all, tables=TABLES)
+            newest = await connection.scalar(select(func.max(LedgerBlock.height)))
+        return newest or 0
+
+    async def clear(self) -> None:
+        """Before a rebuild."""
+        async with self.engine.begin() as connection:
+            await connection.run_sync(SQLModel.metadata.drop_all, tables=TABLES)
+            await connection.run_sync(SQLModel.metadata.create_all, tables=TABLES)
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    async def append(self, blocks: Sequence[Projected]) -> None:
+        """Adds blocks in height order, in one transaction."""
+        results, transactions = _rows_of_results(blocks)
+        async with self.engine.begin() as connection:
+            await connection.execute(insert(LedgerBlock), [_row_of_block(block) for block in blocks])
+            if results:
+                await connection.execute(insert(LedgerResult), results)
+            if transactions:
+                await connection.execute(insert(LedgerTransaction).prefix_with(*_or_replace(connection)), transactions)
+
+    async def block(self, height: int) -> LedgerBlock | None:
+        return next(iter(await self.blocks(height, 1)), None)
+
+    async def blocks(self, first: int, count: int) -> list[LedgerBlock]:
+        """Blocks by height, ascending."""
+        query = select(LedgerBlock).where(_column(LedgerBlock.height) >= first).order_by(_column(LedgerBlock.height))
+        return [LedgerBlock(**row) for row in await self._rows(query.limit(count), LedgerBlock)]
+
+    async def results(self, first_leaf: int, count: int) -> list[LedgerResult]:
+        """Leaves in order."""
+        query = (
+            select(LedgerResult).where(_column(LedgerResult.leaf) >= first_leaf).order_by(_column(LedgerResult.leaf))
+        )
+        return [LedgerResult(**row) for row in await self._rows(query.limit(count), LedgerResult)]
+
+    async def latest_of(self, claim_ref: bytes) -> LedgerResult | None:
+        """The newest result of a claim."""
+        query = select(LedgerResult).where(_column(LedgerResult.claim_ref) == claim_ref)
+        rows = await self._rows(query.order_by(_column(LedgerResult.leaf).desc()).limit(1), LedgerResult)
+        return LedgerResult(**rows[0]) if rows else None
+
+    async def transaction(self, identity: bytes) -> bytes | None:
+        """The canonical result of a transaction."""
+        query = (
+            select(LedgerResult.body)  # type: ignore[call-overload]
+            .join(LedgerTransaction, LedgerTransaction.leaf == LedgerResult.leaf)
+            .where(LedgerTransaction.transaction_id == identity)
+        )
+        async with self.engine.connect() as connection:
+            found = await connection.scalar(query)
+        return bytes(found) if found is not None else None
+
+    async def _rows(self, query: Any, model: Any) -> list[dict[str, Any]]:
+        columns = model.__table__.c
+        async with self.engine.connect() as connection:
+            found = await connection.execute(query.with_only_columns(*columns))
+            return [dict(row._mapping) for row in found]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def _column(field: Any) -> Any:
+    return field
+
+
+def _or_replace(connection: Any) -> list[str]:
+    """A transaction that was refused may come again: SQLite replaces the row, PostgreSQL never sees it twice here."""
+    return ["OR REPLACE"] if connection.dialect.name == "sqlite" else []
+
+
+def _row_of_block(block: Projected) -> dict[str, Any]:
+    header = block.header
+    return {
+        "height": header.height,
+        "round": header.round,
+        "proposer": block.proposer,
+        "id": block.id,
+        "header": HEADER.encode(header),
+        "commit_qc": QUORUM_CERT.encode(block.qc) if block.qc else b"",
+        "batches": block.batches,
+        "entries": block.entries,
+        "time_ms": header.time_ms,
+        "first_leaf": block.first_leaf,
+        "results": len(block.execution.results),
+    }
+
+
+def _rows_of_results(blocks: Sequence[Projected]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    results: list[dict[str, Any]] = []
+    transactions: dict[bytes, int] = {}
+    for block in blocks:
+        told = zip(block.execution.results, block.execution.outcomes, strict=True)
+        for leaf, (body, outcome) in enumerate(told, start=block.first_leaf):
+            if isinstance(outcome, ClaimResult):
+                parties = (outcome.claim_ref, outcome.submitter, outcome.payer, outcome.payee)
+            else:
+                parties = (b"", outcome.organisation, "", "")
+                transactions[outcome.transaction_id] = leaf
+            results.append(dict(zip(_RESULT_COLUMNS, (leaf, outcome.height, *parties, body), strict=True)))
+    return results, [{"transaction_id": i, "leaf": leaf} for i, leaf in transactions.items()]
+
+
+_RESULT_COLUMNS = ("leaf", "height", "claim_ref", "submitter", "payer", "payee", "body")
+
+
+def _tune_sqlite(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()
