@@ -1,0 +1,48 @@
+"""Topic keys of a process that serves several tenants: each topic is opened with the keys of the tenant whose it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from runtime.network import Network, organisation_directory
+from runtime.pki import load_hpke_key
+from runtime.topic_keys import TopicKeys, recipients_of
+
+_PAYER: Final = "p."
+_ORGANISATION: Final = "org."
+
+
+class TenantKeys(TopicKeys):
+    """One `TopicKeys` for each tenant, chosen by the topic's name; `service` is the process's part in each tenant."""
+
+    def __init__(self, run: Path, network: Network, service: str, tenants: Sequence[str]) -> None:
+        recipients = recipients_of(network)
+        self._tenants = {
+            tenant: TopicKeys(
+                run / "keys" / "topics",
+                f"{tenant}/{service}",
+                load_hpke_key(organisation_directory(run, tenant) / f"{service}.hpke"),
+                recipients,
+            )
+            for tenant in tenants
+        }
+
+    def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+        return self._of(topic).seal(topic, key, schema, value)
+
+    def open(
+        self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> bytes:
+        return self._of(topic).open(topic, key, schema, value, headers)
+
+    def _of(self, topic: str) -> TopicKeys:
+        """Raises KeyError for a topic of a tenant that this process does not serve."""
+        return self._tenants[tenant_of(topic)]
+
+
+def tenant_of(topic: str) -> str:
+    """The payer or organisation in a topic's name. Raises KeyError for a common topic."""
+    for prefix in (_PAYER, _ORGANISATION):
+        if topic.startswith(prefix):
+            return topic.removeprefix(prefix).partition(".")[0]
+    raise KeyError(topic)

@@ -1,0 +1,72 @@
+"""Edits that take lines off by the plan's own terms: filed too late, not authorised, not covered."""
+
+from claims.finding import Finding, Severity
+from claims.reference import Benefit
+from validation.case import Case, benefit_of
+from validation.fees import fee_for
+
+
+def timely_filing_edit(case: Case) -> list[Finding]:
+    """Every line of a claim that came too late after its service is denied."""
+    if case.plan is None:
+        return []
+    limit = case.plan.timely_filing_days
+    return [
+        Finding(
+            "filing.late",
+            f"lines[{position}].through",
+            Severity.DENY,
+            f"received {case.accepted.received_day - line.through_day} days after the service, {limit} are allowed",
+            line=line.number,
+            group="CO",
+            carc="29",
+        )
+        for position, line in enumerate(case.claim.lines)
+        if case.accepted.received_day - line.through_day > limit
+    ]
+
+
+def authorization_edit(case: Case) -> list[Finding]:
+    """A benefit that needs a prior authorisation, billed without one."""
+    if case.claim.header.authorization:
+        return []
+    return [
+        Finding(
+            "authorization.missing",
+            "header.authorization",
+            Severity.DENY,
+            "the plan wants a prior authorisation for this service",
+            line=number,
+            group="CO",
+            carc="197",
+        )
+        for number, benefit in _benefits(case)
+        if benefit is not None and benefit.authorization_required
+    ]
+
+
+def covered_edit(case: Case) -> list[Finding]:
+    return [
+        Finding(
+            "benefit.not-covered",
+            f"lines[{number}]",
+            Severity.DENY,
+            "the plan does not cover this class of services",
+            line=number,
+            group="PR",
+            carc="96",
+            rarc="N130",
+        )
+        for number, benefit in _benefits(case)
+        if benefit is not None and not benefit.covered
+    ]
+
+
+def _benefits(case: Case) -> list[tuple[int, Benefit | None]]:
+    """Each line's number and its benefit in the provider's tier, where the plan and a fee tell one."""
+    found: list[tuple[int, Benefit | None]] = []
+    for line in case.claim.lines:
+        fee = fee_for(case.reference, line, case.tier)
+        benefit = benefit_of(case.plan, fee.benefit_class, case.tier) if fee and case.plan else None
+        found.append((line.number, benefit))
+    return found

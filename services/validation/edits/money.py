@@ -1,0 +1,72 @@
+"""Edits on amounts. Their ranges were checked at intake; here they have to agree."""
+
+from claims.claim import OtherPayer
+from claims.finding import Finding, Severity
+from validation.case import Case
+
+CURRENCY = "USD"
+"""The ledger's one currency; the genesis names it."""
+
+
+def total_edit(case: Case) -> list[Finding]:
+    total = sum(line.charge_cents for line in case.claim.lines)
+    if total == case.claim.header.total_charge_cents:
+        return []
+    told = case.claim.header.total_charge_cents
+    return [
+        Finding(
+            "money.total",
+            "header.total_charge_cents",
+            Severity.REJECT,
+            f"the lines' charges come to {total} cents, the claim says {told}",
+            group="CO",
+            carc="16",
+            rarc="M54",
+        )
+    ]
+
+
+def currency_edit(case: Case) -> list[Finding]:
+    if case.claim.header.currency == CURRENCY:
+        return []
+    return [
+        Finding(
+            "money.currency",
+            "header.currency",
+            Severity.REJECT,
+            f"this ledger settles in {CURRENCY}",
+            group="CO",
+            carc="16",
+            rarc="MA130",
+        )
+    ]
+
+
+def other_payer_edit(case: Case) -> list[Finding]:
+    """Another payer's payments: one for each line, none above the charge, and each payer comes before this one."""
+    findings = []
+    for position, other in enumerate(case.claim.other_payers):
+        why = _other_payer_error(case, other)
+        if why:
+            path = f"other_payers[{position}]"
+            findings.append(
+                Finding("money.other-payer", path, Severity.REJECT, why, group="CO", carc="16", rarc="MA04")
+            )
+    sequences = [other.sequence for other in case.claim.other_payers]
+    if len(set(sequences)) != len(sequences):
+        why = "two other payers have the same place in the order of benefits"
+        findings.append(
+            Finding("money.other-payer", "other_payers", Severity.REJECT, why, group="CO", carc="16", rarc="MA04")
+        )
+    return findings
+
+
+def _other_payer_error(case: Case, other: OtherPayer) -> str:
+    lines = case.claim.lines
+    if len(other.line_paid_cents) != len(lines):
+        return f"{len(other.line_paid_cents)} payments for {len(lines)} lines"
+    if any(not 0 <= paid <= line.charge_cents for paid, line in zip(other.line_paid_cents, lines, strict=True)):
+        return "a payment is below zero or above its line's charge"
+    if other.sequence >= case.claim.header.sequence:
+        return "another payer that paid comes before this one in the order of benefits"
+    return ""

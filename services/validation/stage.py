@@ -1,0 +1,182 @@
+"""Validation as a stage: a record of accepted claims in; priced records, rejections, steps and member history out."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from google.protobuf.message import DecodeError as ProtoDecodeError
+
+from claimledger.events.v1 import events_pb2
+from claims.claim import ACCEPTED_CLAIM, CLAIM, commitment
+from claims.encoding import DecodeError
+from claims.finding import Finding, Severity
+from claims.reference import PayerReference
+from claims.status import Status
+from runtime.duplicate_tags import element
+from runtime.stage import DataError, Incoming, Out, Stage
+from runtime.topics import SUBMITTED, VALIDATION_STATE, bucket_of
+from validation.case import Case, case_of
+from validation.edits import run_edits
+from validation.history import BilledClaim, Histories
+from validation.pricing import price
+from validation.records import (
+    Issuer,
+    Priced,
+    facts_of,
+    rejected_record,
+    status_event,
+    status_records,
+    validated_records,
+)
+
+Tags = Callable[[Sequence[bytes]], Awaitable[Sequence[bytes]]]
+NO_TAG = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """One claim of a record, decoded and looked up. `elements` is one for each line, empty where nobody is known."""
+
+    case: Case
+    attempt: int
+    accepted_ms: int
+    elements: tuple[bytes, ...]
+    tags: tuple[bytes, ...] = ()
+
+
+Message = tuple[Submitted, ...]
+
+
+class Validation(Stage[Histories, Message]):
+    """Serves the payers of `issuers`. `tags` asks the duplicate tag service, `clock_ms` stamps the steps."""
+
+    name = "validation"
+
+    def __init__(
+        self,
+        issuers: Mapping[str, Issuer],
+        references: Mapping[str, PayerReference],
+        tags: Tags,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._issuers = {SUBMITTED.name(payer): issuer for payer, issuer in issuers.items()}
+        self._references = references
+        self._tags = tags
+        self._clock_ms = clock_ms
+        self.topics = list(self._issuers)
+        self.schemas = dict.fromkeys(self.topics, SUBMITTED.schema) | {
+            VALIDATION_STATE.name(payer): VALIDATION_STATE.schema for payer in issuers
+        }
+
+    def state_topic(self, topic: str) -> str | None:
+        return VALIDATION_STATE.name(self._issuers[topic].payer)
+
+    def open_partition(self, topic: str, partition: int) -> Histories:  # noqa: ARG002 - all partitions begin alike
+        return Histories()
+
+    def restore(self, state: Histories, record: Incoming) -> None:
+        if record.key and record.value:
+            state.restore(record.key, record.value)
+
+    def decode(self, record: Incoming) -> Message:
+        reference = self._references[self._issuers[record.topic].payer]
+        try:
+            batch = events_pb2.SubmittedBatch.FromString(record.value)
+            return tuple(_submitted(claim, reference) for claim in batch.claims)
+        except (ProtoDecodeError, DecodeError) as error:
+            raise DataError(str(error)) from error
+
+    async def prepare(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Asks for the tags of all lines at once."""
+        wanted = [e for message in messages for submitted in message for e in submitted.elements]
+        tags = dict(zip(wanted, await self._tags(wanted), strict=True)) if wanted else {}
+        return [tuple(replace(s, tags=tuple(tags[e] for e in s.elements)) for s in message) for message in messages]
+
+    def apply(self, state: Histories, record: Incoming, message: Message) -> list[Out]:
+        issuer = self._issuers[record.topic]
+        now_ms = self._clock_ms()
+        outs: list[Out] = []
+        priced: list[Priced] = []
+        steps: list[events_pb2.StatusEvent] = []
+        changed: dict[bytes, None] = {}
+        for submitted in message:
+            case = submitted.case
+            findings = run_edits(case)
+            if any(finding.severity is Severity.REJECT for finding in findings):
+                outs.append(rejected_record(issuer, case, findings, _commitment(case)))
+                steps.append(status_event(case, Status.REJECTED, now_ms, _detail(findings)))
+                continue
+            judged, new = state.judge(case)
+            findings += duplicate_findings(case, judged)
+            item = self._price(issuer, submitted, findings, judged)
+            priced.append(item)
+            steps.append(status_event(case, Status.VALIDATED, now_ms, _detail(findings)))
+            if new and case.member is not None:
+                changed[case.member.member_ref] = None
+        outs += validated_records(issuer, priced)
+        outs += status_records(issuer.payer, issuer.buckets, steps)
+        return outs + [_state_record(issuer.payer, state, member, record) for member in changed]
+
+    def _price(self, issuer: Issuer, submitted: Submitted, findings: Sequence[Finding], judged: BilledClaim) -> Priced:
+        case = submitted.case
+        claim = price(case, findings, submitted.tags or (NO_TAG,) * len(case.claim.lines))
+        bucket = bucket_of(case.claim.parties.billing_npi.encode(), issuer.buckets)
+        return Priced(claim, facts_of(case, judged, submitted.attempt, submitted.accepted_ms), bucket)
+
+
+def _submitted(claim: events_pb2.SubmittedClaim, reference: PayerReference) -> Submitted:
+    accepted = ACCEPTED_CLAIM.decode(claim.accepted)
+    case = case_of(accepted, CLAIM.decode(accepted.claim), reference)
+    return Submitted(case, claim.attempt, claim.accepted_time_ms, _elements(case))
+
+
+def _elements(case: Case) -> tuple[bytes, ...]:
+    """What the tag service is asked about each line; nothing for a person that is not known."""
+    member = case.member
+    if member is None:
+        return ()
+    npi = case.claim.parties.billing_npi
+    return tuple(
+        element(member.stable_id, npi, line.from_day, line.procedure, line.modifiers, line.tooth)
+        for line in case.claim.lines
+    )
+
+
+def duplicate_findings(case: Case, judged: BilledClaim) -> list[Finding]:
+    """Lines that were billed before, as the history judged when the claim first came."""
+    positions = {line.number: position for position, line in enumerate(case.claim.lines)}
+    return [
+        Finding(
+            "duplicate.exact",
+            f"lines[{positions[number]}]",
+            Severity.DENY,
+            "the same service was billed before",
+            line=number,
+            group="OA",
+            carc="18",
+            rarc="N522",
+        )
+        for number in judged.duplicates
+    ]
+
+
+def _commitment(case: Case) -> bytes:
+    return commitment(case.accepted.salt, case.accepted.claim)
+
+
+def _detail(findings: Sequence[Finding]) -> str:
+    """Rule ids, each once; warnings say nothing about this claim."""
+    told = dict.fromkeys(f.rule for f in findings if f.severity is not Severity.WARN)
+    return " ".join(told)[:200]
+
+
+def _state_record(payer: str, state: Histories, member_ref: bytes, record: Incoming) -> Out:
+    """The member's whole history; the newest record of a member is what compaction keeps."""
+    event = f"{record.topic}/{record.partition}/{record.offset}/{member_ref.hex()}"
+    return Out(
+        VALIDATION_STATE.name(payer),
+        member_ref,
+        state.encoded(member_ref),
+        VALIDATION_STATE.schema,
+        event,
+        partition=record.partition,
+    )

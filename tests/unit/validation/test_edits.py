@@ -1,0 +1,154 @@
+"""Every edit: what it passes, what it finds, where, and under which codes."""
+
+from dataclasses import replace
+
+import pytest
+
+from claims.claim import ClaimKind, Diagnosis, OtherPayer, PayerSequence
+from claims.finding import Finding, Severity
+from tests.unit.validation.payer_world import (
+    DAY,
+    EXCLUDED_NPI,
+    FIRST,
+    LAST,
+    case,
+    claim,
+    reference,
+    service_line,
+)
+from validation.case import Case
+from validation.edits import run_edits
+
+
+def told(found: Case) -> list[tuple[str, str, Severity, str]]:
+    return [(f.rule, f.path, f.severity, f.carc) for f in run_edits(found)]
+
+
+def test_a_clean_claim_has_no_findings() -> None:
+    assert run_edits(case()) == []
+
+
+REJECT, DENY, PEND, WARN = Severity.REJECT, Severity.DENY, Severity.PEND, Severity.WARN
+PARTIES = claim().parties
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (
+            case(claim(parties=replace(PARTIES, billing_npi="1234567890"))),
+            ("npi.billing", "parties.billing_npi", REJECT, "16"),
+        ),
+        (
+            case(claim(parties=replace(PARTIES, rendering_npi="3234567893"))),
+            ("npi.rendering", "parties.rendering_npi", REJECT, "16"),
+        ),
+        (
+            case(claim(parties=replace(PARTIES, billing_taxonomy="207Q"))),
+            ("taxonomy.form", "parties.billing_taxonomy", REJECT, "16"),
+        ),
+        (case(known=reference(providers={})), ("provider.unknown", "parties.billing_npi", REJECT, "16")),
+        (
+            case(claim(parties=replace(PARTIES, billing_npi=EXCLUDED_NPI))),
+            ("provider.excluded", "parties.billing_npi", PEND, "B7"),
+        ),
+        (case(claim(diagnoses=(Diagnosis("U1"),))), ("diagnosis.form", "diagnoses[0].code", REJECT, "16")),
+        (
+            case(claim(diagnoses=(Diagnosis("J069"), Diagnosis("J06")))),
+            ("diagnosis.leaf", "diagnoses[1].code", REJECT, "16"),
+        ),
+        (case(claim([service_line(procedure="9921")])), ("procedure.form", "lines[0].procedure", REJECT, "16")),
+        (case(claim([service_line(procedure="Z1234")])), ("procedure.form", "lines[0].procedure", REJECT, "16")),
+        (case(claim([service_line(modifiers=("2",))])), ("modifier.form", "lines[0].modifiers", REJECT, "182")),
+        (case(claim([service_line(modifiers=("25", "25"))])), ("modifier.form", "lines[0].modifiers", REJECT, "182")),
+        (
+            case(claim(header={"kind": ClaimKind.INSTITUTIONAL})),
+            ("revenue.form", "lines[0].revenue_code", REJECT, "16"),
+        ),
+        (case(claim([service_line(pointers=(2,))])), ("pointer.missing", "lines[0].diagnosis_pointers", REJECT, "16")),
+        (case(claim([service_line(pointers=())])), ("pointer.missing", "lines[0].diagnosis_pointers", REJECT, "16")),
+        (
+            case(claim(header={"total_charge_cents": 12_001})),
+            ("money.total", "header.total_charge_cents", REJECT, "16"),
+        ),
+        (case(claim(header={"currency": "EUR"})), ("money.currency", "header.currency", REJECT, "16")),
+        (
+            case(claim([service_line(from_day=DAY, through_day=DAY - 1)])),
+            ("date.order", "lines[0].through", REJECT, "16"),
+        ),
+        (
+            case(claim([service_line(from_day=DAY + 6, through_day=DAY + 6)])),
+            ("date.future", "lines[0].from", REJECT, "16"),
+        ),
+        (case(claim(header={"plan": "tin"})), ("plan.unknown", "header.plan", REJECT, "31")),
+        (case(known=reference(members={})), ("member.unknown", "parties.patient.member_id", REJECT, "31")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_edit_finds(found: Case, expected: tuple[str, str, Severity, str]) -> None:
+    assert expected in told(found)
+
+
+def test_the_birth_date_must_be_that_of_the_card() -> None:
+    patient = replace(PARTIES.patient, birth_day=2_999)
+    found = told(case(claim(parties=replace(PARTIES, patient=patient))))
+    assert found == [("member.unknown", "parties.patient.birth", REJECT, "31")]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "rule"),
+    [(DAY, LAST, None), (DAY + 1, LAST, "coverage.before"), (FIRST, DAY, None), (FIRST, DAY - 1, "coverage.after")],
+)
+def test_coverage_is_judged_on_the_day(first: int, last: int, rule: str | None) -> None:
+    member = replace(reference().members["M1"], first_day=first, last_day=last)
+    rules = [finding.rule for finding in run_edits(case(known=reference(members={"M1": member})))]
+    assert rules == ([rule] if rule else [])
+
+
+def test_a_member_of_another_plan_is_not_covered_by_this_one() -> None:
+    member = replace(reference().members["M1"], plan="silver")
+    assert told(case(known=reference(members={"M1": member}))) == [("coverage.plan", "header.plan", REJECT, "31")]
+
+
+@pytest.mark.parametrize(("days", "late"), [(90, False), (91, True)])
+def test_timely_filing_boundary(days: int, late: bool) -> None:
+    found = told(case(received_day=DAY + days))
+    assert found == ([("filing.late", "lines[0].through", DENY, "29")] if late else [])
+
+
+def test_authorisation_is_wanted_where_the_benefit_says_so() -> None:
+    scan = service_line(procedure="70551")
+    assert told(case(claim([scan]))) == [("authorization.missing", "header.authorization", DENY, "197")]
+    assert told(case(claim([scan], header={"authorization": "PA-1"}))) == []
+
+
+def test_a_class_that_is_not_covered_is_denied() -> None:
+    assert told(case(claim([service_line(procedure="15780")])))[0][3] == "96"
+
+
+def test_without_a_table_the_form_alone_is_judged_and_that_is_said() -> None:
+    found = run_edits(case(claim(diagnoses=(Diagnosis("A001"),)), known=reference(diagnosis_codes=frozenset())))
+    assert [(f.rule, f.severity) for f in found] == [("diagnosis.table-missing", WARN)]
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (OtherPayer("borealis", PayerSequence.PRIMARY, None, 0, (5_000,)), ""),
+        (OtherPayer("borealis", PayerSequence.PRIMARY, None, 0, (5_000, 1)), "2 payments for 1 lines"),
+        (OtherPayer("borealis", PayerSequence.PRIMARY, None, 0, (12_001,)), "above its line's charge"),
+        (OtherPayer("borealis", PayerSequence.TERTIARY, None, 0, (1,)), "comes before this one"),
+    ],
+)
+def test_other_payers_amounts_agree_with_the_lines(other: OtherPayer, why: str) -> None:
+    made = claim(header={"sequence": PayerSequence.SECONDARY}, other_payers=(other,))
+    found = run_edits(case(made))
+    assert [f.rule for f in found] == (["money.other-payer"] if why else [])
+    assert all(why in f.message for f in found)
+
+
+def test_findings_never_repeat_identifiers_of_persons() -> None:
+    patient = replace(PARTIES.patient, member_id="SECRET-7", family_name="Canary")
+    found: list[Finding] = run_edits(case(claim(parties=replace(PARTIES, patient=patient))))
+    assert found
+    assert not any("SECRET" in f.message or "Canary" in f.message for f in found)
