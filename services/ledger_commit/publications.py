@@ -11,12 +11,12 @@ from claimledger.events.v1 import events_pb2
 from claimledger.ledger.v1 import ledger_pb2
 from claims.identifiers import control_number
 from claims.result import ClaimResult, Outcome
-from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status, event_id
+from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status
 from claims.transaction import ReasonClass, RefusalReason
+from runtime import status_batches
 from runtime.stage import Out
-from runtime.topics import BLOCKS, PUBLISHER, RAW_STATUS, SETTLEMENTS, bucket_of
+from runtime.topics import BLOCKS, PUBLISHER, SETTLEMENTS
 
-MAX_EVENTS: Final = 500
 CURSOR_KEY: Final = b"cursor"
 _STATUS: Final = {
     Outcome.SETTLED: Status.SETTLED,
@@ -98,27 +98,12 @@ def detail_of(result: ClaimResult) -> str:
 
 
 def status_records(proven: Iterable[Proven], payers: frozenset[str], buckets: int) -> list[Out]:
-    """Batches for each payer's raw status topic, by claim bucket."""
-    groups: dict[tuple[str, int], list[events_pb2.StatusEvent]] = {}
+    """Batches for each payer's raw status topic."""
+    by_payer: dict[str, list[events_pb2.StatusEvent]] = {}
     for item in proven:
         if item.result.payer in payers:
-            place = (item.result.payer, bucket_of(item.result.claim_ref, buckets))
-            groups.setdefault(place, []).extend(status_steps(item))
-    outs = []
-    for (payer, bucket), events in groups.items():
-        for start in range(0, len(events), MAX_EVENTS):
-            piece = events[start : start + MAX_EVENTS]
-            outs.append(
-                Out(
-                    RAW_STATUS.name(payer),
-                    bucket.to_bytes(4, "big"),
-                    events_pb2.StatusBatch(events=piece).SerializeToString(),
-                    RAW_STATUS.schema,
-                    event_id(piece[0].claim_ref, piece[0].version, piece[0].step).hex(),
-                    partition=bucket,
-                )
-            )
-    return outs
+            by_payer.setdefault(item.result.payer, []).extend(status_steps(item))
+    return [out for payer, events in by_payer.items() for out in status_batches.status_records(payer, buckets, events)]
 
 
 def block_records(blocks: Sequence[ledger_pb2.Block]) -> list[Out]:

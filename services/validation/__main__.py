@@ -3,9 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.duplicate_tags import DuplicateTagger
 from runtime.faust_stage import run_faust_stage
@@ -22,10 +19,6 @@ from validation.settings import ValidationSettings
 from validation.stage import Validation
 
 
-def _sign(key: Ed25519PrivateKey, message: bytes) -> bytes:
-    return key.sign(message)
-
-
 def build(settings: ValidationSettings, network: Network) -> tuple[Validation, DuplicateTagger, TenantKeys]:
     """The stage with the keys and reference data of its payers."""
     payers: Sequence[str] = settings.validation_payers.split(",") if settings.validation_payers else network.payers
@@ -35,7 +28,7 @@ def build(settings: ValidationSettings, network: Network) -> tuple[Validation, D
         references[payer] = load_reference(place / "reference.json")
         key = load_signing_key(place / "pricing.ed25519")
         chain_id, rules = bytes.fromhex(network.chain_id), references[payer].rule_set_hash
-        issuers[payer] = Issuer(payer, chain_id, rules, network.buckets, partial(_sign, key))
+        issuers[payer] = Issuer(payer, chain_id, rules, network.buckets, key.sign)
     first = organisation_directory(settings.run, payers[0])
     tls = TlsFiles(first / "validation.pem", first / "validation.key", settings.run / "ca.pem")
     tagger = DuplicateTagger(network.tags_address, tls)

@@ -15,13 +15,12 @@ from claims.rejection import REJECTION, Rejection, RejectionReason, rejection_me
 from claims.status import STEP_OF, Status, event_id
 from claims.transaction import MAX_CLAIMS_PER_RECORD, RECORD, Kind, Prefix, PricedClaim, Record, record_message
 from runtime.stage import Out
-from runtime.topics import RAW_STATUS, REJECTED, VALIDATED, bucket_of
+from runtime.topics import REJECTED, VALIDATED
 from validation.case import Case
 from validation.history import BilledClaim
 from validation.minutes import minutes_of
 
 PRICING_KEY_ID: Final = 2
-MAX_EVENTS: Final = 500
 Sign = Callable[[bytes], bytes]
 """The payer's pricing key over a message: 64 bytes."""
 
@@ -148,22 +147,3 @@ def status_event(case: Case, status: Status, now_ms: int, detail: str) -> events
         payee=case.provider.organisation if case.provider else "",
         detail=detail,
     )
-
-
-def status_records(payer: str, buckets: int, events: Iterable[events_pb2.StatusEvent]) -> list[Out]:
-    """Batches for status.raw, by claim bucket."""
-    groups: dict[int, list[events_pb2.StatusEvent]] = {}
-    for event in events:
-        groups.setdefault(bucket_of(event.claim_ref, buckets), []).append(event)
-    return [
-        Out(
-            RAW_STATUS.name(payer),
-            bucket.to_bytes(4, "big"),
-            events_pb2.StatusBatch(events=group[start : start + MAX_EVENTS]).SerializeToString(),
-            RAW_STATUS.schema,
-            event_id(group[start].claim_ref, group[start].version, group[start].step).hex(),
-            partition=bucket,
-        )
-        for bucket, group in groups.items()
-        for start in range(0, len(group), MAX_EVENTS)
-    ]

@@ -13,6 +13,7 @@ from claims.reference import PayerReference
 from claims.status import Status
 from runtime.duplicate_tags import element
 from runtime.stage import DataError, Incoming, Out, Stage
+from runtime.status_batches import status_records
 from runtime.topics import SUBMITTED, VALIDATION_STATE, bucket_of
 from validation.case import Case, case_of
 from validation.edits import run_edits
@@ -24,7 +25,6 @@ from validation.records import (
     facts_of,
     rejected_record,
     status_event,
-    status_records,
     validated_records,
 )
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n claimledger/fraud/v1/fraud.proto\x12\x14\x63laimledger.fraud.v1\"\x83\x01\n\nFraudScore\x12\x11\n\tclaim_ref\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x32\n\x07reasons\x18\x04 \x03(\x0b\x32!.claimledger.fraud.v1.FraudReason\x12\x0e\n\x06pended\x18\x05 \x01(\x08\";\n\x0b\x46raudReason\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"]\n\nFraudAlert\x12/\n\x05score\x18\x01 \x01(\x0b\x32 .claimledger.fraud.v1.FraudScore\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\r\n\x05payer\x18\x03 \x01(\t\"7\n\x0fScoringSnapshot\x12\x15\n\rsource_offset\x18\x01 \x01(\x03\x12\r\n\x05state\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n claimledger/fraud/v1/fraud.proto\x12\x14\x63laimledger.fraud.v1\"\x83\x01\n\nFraudScore\x12\x11\n\tclaim_ref\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x32\n\x07reasons\x18\x04 \x03(\x0b\x32!.claimledger.fraud.v1.FraudReason\x12\x0e\n\x06pended\x18\x05 \x01(\x08\";\n\x0b\x46raudReason\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"]\n\nFraudAlert\x12/\n\x05score\x18\x01 \x01(\x0b\x32 .claimledger.fraud.v1.FraudScore\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\r\n\x05payer\x18\x03 \x01(\t\"T\n\x0fScoringSnapshot\x12\x15\n\rsource_offset\x18\x01 \x01(\x03\x12\r\n\x05state\x18\x02 \x01(\x0c\x12\x0c\n\x04part\x18\x03 \x01(\r\x12\r\n\x05parts\x18\x04 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,5 +38,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAUDALERT']._serialized_start=253
   _globals['_FRAUDALERT']._serialized_end=346
   _globals['_SCORINGSNAPSHOT']._serialized_start=348
-  _globals['_SCORINGSNAPSHOT']._serialized_end=403
+  _globals['_SCORINGSNAPSHOT']._serialized_end=432
 # @@protoc_insertion_point(module_scope)

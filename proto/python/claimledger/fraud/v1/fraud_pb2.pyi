@@ -111,25 +111,35 @@ Global___FraudAlert: _TypeAlias = FraudAlert  # noqa: Y015
 
 @_typing.final
 class ScoringSnapshot(_message.Message):
-    """State of one partition of fraud scoring, in the compacted topic p.<payer>.fraud.state."""
+    """State of one partition of fraud scoring, in the compacted topic p.<payer>.fraud.state. Every record that brought new
+    claims leaves its observations under key "observed/<n>", a ring; every so often the whole state follows under
+    "snapshot/<0|1>/<part>", in as many parts as it needs.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SOURCE_OFFSET_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     source_offset: _builtins.int
-    """Next offset of the source partition that is not in this state."""
+    """Of an observation: the offset of the source record. Of a snapshot: the first source offset that is not in it."""
     state: _builtins.bytes
-    """Windows and quantile sketches, encoded by fraud_scoring."""
+    """Fixed encoding of fraud_scoring's Observations, or one part of that of its PartitionState."""
+    part: _builtins.int
+    """Which part of the snapshot this is, counted from 0, and of how many; both 0 for observations."""
+    parts: _builtins.int
     def __init__(
         self,
         *,
         source_offset: _builtins.int = ...,
         state: _builtins.bytes = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_offset", b"source_offset", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "parts", b"parts", "source_offset", b"source_offset", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,330 @@
+"""Rules, features and state of fraud scoring."""
+
+import hashlib
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from claimledger.events.v1 import events_pb2
+from claimledger.fraud.v1 import fraud_pb2
+from claims.claim import Frequency
+from claims.transaction import (
+    RECORD,
+    SCORED_RECORD,
+    Disposition,
+    Group,
+    Kind,
+    Prefix,
+    PricedClaim,
+    PricedLine,
+    ReasonClass,
+    Record,
+    Tier,
+    scoring_message,
+)
+from fraud_scoring import state_log
+from fraud_scoring.features import HALVE_AT, WINDOW_DAYS, CodeCharges, ObservedLine, PartitionState, charge_class
+from fraud_scoring.rules import ClaimFacts, observation_of, score
+from fraud_scoring.stage import FraudScoring, Scorer
+from fraud_scoring.state_log import RING, SNAPSHOT_EVERY, StateLog
+from runtime.stage import DataError, Incoming, Out
+
+NPI, OTHER = "1234567893", "1245319599"
+KEY = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+
+
+def facts(number: int = 0, **changes: Any) -> ClaimFacts:
+    base = ClaimFacts(
+        hashlib.sha256(b"%d" % number).digest()[:16], 1, NPI, NPI, b"m" * 16, 20_000, 20,
+        (ObservedLine("99213", 1, 12_000),), False, 0,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def see(state: PartitionState, claim: ClaimFacts) -> int:
+    given = score(claim, state)
+    state.observe(observation_of(claim, given))
+    return given.score_bp
+
+
+def rules_of(claim: ClaimFacts, state: PartitionState) -> list[str]:
+    return [reason.rule for reason in score(claim, state).reasons]
+
+
+def usual(state: PartitionState, count: int = 100) -> None:
+    """Claims of many providers at a charge of about 120."""
+    for number in range(count):
+        day = 20_000 + number % 10
+        see(state, facts(number, billing_npi=OTHER, rendering_npi=OTHER, member_ref=b"%016d" % number, service_day=day))
+
+
+def test_an_ordinary_claim_scores_nothing() -> None:
+    state = PartitionState()
+    usual(state)
+    assert score(facts(1000), state).score_bp == 0
+
+
+def test_an_excluded_provider_reaches_the_threshold_alone() -> None:
+    assert score(facts(excluded_provider=True), PartitionState()).score_bp == 9_500
+
+
+@pytest.mark.parametrize(("minutes", "weight"), [(960, None), (961, 5_000), (1440, 5_000), (1441, 9_000)])
+def test_a_day_of_work_has_an_end(minutes: int, weight: int | None) -> None:
+    state = PartitionState()
+    see(state, facts(1, minutes=900))
+    reasons = score(facts(2, minutes=minutes - 900), state).reasons
+    assert [r.weight_bp for r in reasons] == ([] if weight is None else [weight])
+
+
+def test_minutes_count_for_who_rendered_the_service() -> None:
+    state = PartitionState()
+    see(state, facts(1, minutes=1400))
+    assert rules_of(facts(2, rendering_npi=OTHER, minutes=100), state) == []
+
+
+@pytest.mark.parametrize(("factor", "weight"), [(2, None), (4, 5_000), (12, 8_500)])
+def test_a_charge_is_measured_against_the_running_quantile_of_its_code(factor: int, weight: int | None) -> None:
+    state = PartitionState()
+    usual(state)
+    quantile = state.charges_of("99213").quantile_cents(95)  # type: ignore[union-attr]
+    assert 12_000 <= quantile < 12_000 * 1.2
+    reasons = score(facts(1000, lines=(ObservedLine("99213", 1, quantile * factor),)), state).reasons
+    assert [r.weight_bp for r in reasons] == ([] if weight is None else [weight])
+
+
+def test_a_code_that_was_hardly_seen_says_nothing() -> None:
+    state = PartitionState()
+    usual(state, 29)
+    assert rules_of(facts(1000, lines=(ObservedLine("99213", 1, 9_000_000),)), state) == []
+
+
+def test_a_burst_is_many_times_the_usual() -> None:
+    state = PartitionState()
+    for number in range(12):
+        see(state, facts(number, service_day=20_000 + number % 6, minutes=0, member_ref=b"%016d" % number))
+    scores = [
+        rules_of_then_see(state, facts(100 + n, service_day=20_030, minutes=0, member_ref=b"%016d" % (100 + n)))
+        for n in range(20)
+    ]
+    assert scores[:19] == [[]] * 19
+    assert scores[19] == ["fraud.burst"]
+
+
+def rules_of_then_see(state: PartitionState, claim: ClaimFacts) -> list[str]:
+    rules = rules_of(claim, state)
+    see(state, claim)
+    return rules
+
+
+def test_one_member_again_and_again() -> None:
+    state = PartitionState()
+    told = [rules_of_then_see(state, facts(n, service_day=20_000 + n)) for n in range(7)]
+    assert told == [[]] * 6 + [["fraud.frequent_visits"]]
+
+
+def test_doubts_combine() -> None:
+    state = PartitionState()
+    usual(state)
+    quantile = state.charges_of("99213").quantile_cents(95)  # type: ignore[union-attr]
+    claim = facts(1000, same_service_elsewhere=1, lines=(ObservedLine("99213", 1, quantile * 4),))
+    assert score(claim, state).score_bp == 8_000  # 1 - 0.4 * 0.5
+
+
+def test_what_is_remembered_has_bounds() -> None:
+    state = PartitionState()
+    for number in range(WINDOW_DAYS + 5):
+        see(state, facts(number, service_day=20_000 + number))
+    assert state.claims_on(NPI, 20_000) == 0
+    assert state.claims_on(NPI, 20_005) == 1
+    charges = CodeCharges()
+    for _ in range(HALVE_AT):
+        charges.add(charge_class(100))
+    assert charges.total == HALVE_AT // 2
+
+
+def history(seed: int, count: int) -> list[ClaimFacts]:
+    chance = random.Random(seed)
+    return [
+        facts(
+            number,
+            billing_npi=chance.choice([NPI, OTHER]),
+            rendering_npi=chance.choice([NPI, OTHER]),
+            member_ref=b"%016d" % chance.randrange(6),
+            service_day=20_000 + chance.randrange(40),
+            minutes=chance.choice([0, 20, 300]),
+            lines=(
+                ObservedLine(chance.choice(["99213", "99214"]), chance.randrange(3), chance.randrange(100, 90_000)),
+            ),
+        )
+        for number in range(count)
+    ]
+
+
+def test_the_whole_state_survives_its_encoding() -> None:
+    state = PartitionState()
+    for claim in history(1, 500):
+        see(state, claim)
+    again = PartitionState.decoded(state.encoded())
+    assert again.encoded() == state.encoded()
+    later = history(2, 50)
+    assert [see(state, replace(c, version=2)) for c in later] == [see(again, replace(c, version=2)) for c in later]
+
+
+@pytest.mark.parametrize("crash_after", [0, 1, 7, 8, 9, 15, 16, 17, 40, 63])
+@pytest.mark.parametrize("torn", [False, True])
+def test_after_a_crash_the_same_history_gives_the_same_scores(
+    crash_after: int, torn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of a run that dies are those of one that does not, also where the snapshot was written in part."""
+    monkeypatch.setattr(state_log, "SNAPSHOT_EVERY", 8)
+    monkeypatch.setattr(state_log, "RING", 32)
+    monkeypatch.setattr(state_log, "PART_BYTES", 200)
+    claims = history(3, 128)
+    records = [claims[i : i + 2] for i in range(0, 128, 2)]
+    undisturbed = StateLog()
+    expected = [run(undisturbed, at, record)[0] for at, record in enumerate(records)]
+
+    written: list[tuple[bytes, fraud_pb2.ScoringSnapshot]] = []
+    log, got = StateLog(), []
+    for at, record in enumerate(records[: crash_after + 1]):
+        scores, kept = run(log, at, record)
+        got.append(scores)
+        written += kept[:2] if torn and at == crash_after else kept
+    log = StateLog()
+    for key, value in compacted(written):
+        log.restore(key, value)
+    # the last two records come again, since their offsets were not acknowledged
+    for at in range(max(0, crash_after - 1), len(records)):
+        scores, _ = run(log, at, records[at])
+        got[at:] = [scores]
+    assert got == expected
+
+
+def compacted(written: list[tuple[bytes, fraud_pb2.ScoringSnapshot]]) -> list[tuple[bytes, fraud_pb2.ScoringSnapshot]]:
+    """The last value of each key, in the order of the log."""
+    last = {key: place for place, (key, _) in enumerate(written)}
+    return [written[place] for place in sorted(last.values())]
+
+
+def run(
+    log: StateLog, offset: int, claims: list[ClaimFacts]
+) -> tuple[list[int], list[tuple[bytes, fraud_pb2.ScoringSnapshot]]]:
+    scores, new = [], []
+    for claim in claims:
+        known = log.state.score_of(claim.claim_ref, claim.version)
+        if known is None:
+            known = score(claim, log.state)
+            seen = observation_of(claim, known)
+            log.state.observe(seen)
+            new.append(seen)
+        scores.append(known.score_bp)
+    return scores, list(log.record(offset, tuple(new))) if new else []
+
+
+def test_the_ring_reaches_back_beyond_two_snapshots() -> None:
+    assert RING > 3 * SNAPSHOT_EVERY
+
+
+def priced(number: int, disposition: Disposition = Disposition.PAY) -> PricedClaim:
+    line = PricedLine(1, 12_000, 9_000, Group.CO, 0, 0, 0, False, 0, bytes(32), Group.CO, "")
+    return PricedClaim(
+        facts(number).claim_ref, 1, Frequency.ORIGINAL, "riverside", "aurora", "riverside", b"p" * 16, b"m" * 16, "gold",
+        2026, Tier.IN_NETWORK, 20_000, 20_001, None, disposition, ReasonClass.NONE, bytes(32), bytes(32), (), (line,),
+    )  # fmt: skip
+
+
+def incoming(
+    claims: list[PricedClaim],
+    excluded: set[int],
+    *,
+    payer: str = "aurora",
+    attempt: int = 1,
+    facts_of: int | None = None,
+) -> Incoming:
+    record = RECORD.encode(Record(Prefix(bytes(32), Kind.RECORD, payer, 2, 0, 0), 1, bytes(32), tuple(claims)))
+    sides = [
+        events_pb2.ClaimFacts(
+            billing_npi=NPI, rendering_npi=NPI, service_day=20_000, excluded_provider=place in excluded, attempt=attempt,
+            lines=[events_pb2.LineFacts(number=1, procedure="99213", units=1, charge_cents=12_000, minutes=20)],
+        )
+        for place in range(len(claims) if facts_of is None else facts_of)
+    ]  # fmt: skip
+    value = events_pb2.ValidatedRecord(record=record, signature=b"g" * 64, facts=sides)
+    return Incoming("p.aurora.claims.validated", 1, 5, None, value.SerializeToString())
+
+
+def stage() -> FraudScoring:
+    return FraudScoring({"aurora": Scorer("aurora", 2, 8_000, KEY.sign)}, lambda: 42)
+
+
+def applied(stage: FraudScoring, log: StateLog, record: Incoming) -> dict[str, list[Out]]:
+    outs: dict[str, list[Out]] = {}
+    for out in stage.apply(log, record, stage.decode(record)):
+        outs.setdefault(out.topic.removeprefix("p.aurora."), []).append(out)
+    return outs
+
+
+def test_the_record_passes_untouched_with_signed_bits_beside_it() -> None:
+    record = incoming([priced(n) for n in range(10)], {3, 8})
+    outs = applied(stage(), StateLog(), record)
+    scored = SCORED_RECORD.decode(
+        events_pb2.ScoredRecord.FromString(outs["claims.scored"][0].value or b"").scored_record
+    )
+    sent = events_pb2.ValidatedRecord.FromString(record.value)
+    assert (scored.record, scored.signature) == (sent.record, sent.signature)
+    assert scored.pend_bits == bytes([0b1000, 0b1])
+    message = scoring_message(hashlib.sha256(scored.record).digest(), scored.pend_bits)
+    KEY.public_key().verify(scored.scoring_signature, message)
+    assert len(outs["fraud.scores"]) == 10
+    assert [out.key for out in outs["fraud.alerts"]] == [priced(3).claim_ref, priced(8).claim_ref]
+
+
+def test_no_codes_and_no_identifiers_leave_in_scored() -> None:
+    outs = applied(stage(), StateLog(), incoming([priced(n) for n in range(3)], {1}))
+    for name in ("claims.scored", "fraud.scores", "fraud.alerts", "status.raw"):
+        for out in outs[name]:
+            assert NPI.encode() not in (out.value or b""), name
+            assert b"99213" not in (out.value or b""), name
+
+
+def test_a_claim_that_the_payer_denies_is_not_held_but_told_to_analysts() -> None:
+    outs = applied(stage(), StateLog(), incoming([priced(0, Disposition.DENY)], {0}))
+    scored = SCORED_RECORD.decode(
+        events_pb2.ScoredRecord.FromString(outs["claims.scored"][0].value or b"").scored_record
+    )
+    assert scored.pend_bits == b"\x00"
+    assert len(outs["fraud.alerts"]) == 1
+
+
+def test_a_retry_goes_where_every_replica_reads() -> None:
+    outs = applied(stage(), StateLog(), incoming([priced(0)], set(), attempt=2))
+    assert "claims.retry" in outs
+    assert "claims.scored" not in outs
+
+
+def test_a_redelivered_record_gives_the_same_bytes_and_no_new_state() -> None:
+    log, record = StateLog(), incoming([priced(n) for n in range(3)], {1})
+    first, again = applied(stage(), log, record), applied(stage(), log, record)
+    assert first["claims.scored"] == again["claims.scored"]
+    assert first["fraud.scores"] == again["fraud.scores"]
+    assert "fraud.state" in first
+    assert "fraud.state" not in again
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Incoming("p.aurora.claims.validated", 0, 0, None, b"\xff\xff"),
+        Incoming("p.aurora.claims.validated", 0, 0, None, events_pb2.ValidatedRecord(record=b"x").SerializeToString()),
+        incoming([priced(0)], set(), payer="borealis"),
+        incoming([priced(0)], set(), facts_of=0),
+        incoming([], set()),
+    ],
+    ids=["not protobuf", "not a record", "another payer's", "facts missing", "empty"],
+)
+def test_what_is_no_validated_record_is_a_data_error(record: Incoming) -> None:
+    with pytest.raises(DataError):
+        stage().decode(record)
