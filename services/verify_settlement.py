@@ -1,12 +1,11 @@
 """Checks a settlement offline: this one file, the network's genesis and a proof, and no other part of the system.
 
-    python verify_settlement.py PROOF --genesis genesis.bin [--genesis-hash HEX]
+    python verify_settlement.py PROOF… --genesis genesis.bin [--genesis-hash HEX]
 
 PROOF is a serialised claimledger.ledger.v1.SettlementProof, or JSON with the same fields in hex. The genesis names the
-committee; its SHA-256 is the chain id, which `--genesis-hash` pins. What is checked: the possession proof of every
-committee key; that the header is of this chain and epoch; that a quorum of the committee signed a certificate whose
-commit digest is this header's; that the result is a leaf of the results tree in the header. Needs Python 3.11 and
-`pyblst`, or `py_ecc` (half a second a check) where that is absent. Formats: docs/ENCODING.md.
+committee; its SHA-256 is the chain id, which `--genesis-hash` pins. Checked are: possession of every committee key; that
+the header is of this chain and epoch; that a quorum signed a certificate whose commit digest is this header's; that the
+result is a leaf of the results tree in the header. Needs Python 3.11 and `pyblst` or `py_ecc`; see docs/ENCODING.md.
 """
 
 import argparse
@@ -280,20 +279,21 @@ def verify(proof: bytes | dict[str, Any], genesis: bytes, genesis_hash: bytes | 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints what was verified as JSON; 0 where the proof holds, 1 with the reason where it does not."""
-    parser = argparse.ArgumentParser(description="Checks a settlement's proof offline.")
-    parser.add_argument("proof", type=Path, help="file with the proof, binary or JSON")
+    """Prints what was verified as one JSON document a proof; 0 where all hold, 1 with the reasons where not."""
+    parser = argparse.ArgumentParser(description="Checks proofs of settlements offline.")
+    parser.add_argument("proof", type=Path, nargs="+", help="files with one proof each, binary or JSON")
     parser.add_argument("--genesis", type=Path, required=True, help="the network's genesis.bin")
     parser.add_argument("--genesis-hash", type=bytes.fromhex, help="the chain id that the genesis must hash to, hex")
-    given = parser.parse_args(arguments)
-    try:
-        data = given.proof.read_bytes()
-        found = verify(json.loads(data) if data[:1] == b"{" else data, given.genesis.read_bytes(), given.genesis_hash)
-    except (OSError, ValueError, RecursionError) as error:
-        sys.stderr.write(f"refused: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
-    return 0
+    given, verifier, refused = parser.parse_args(arguments), None, 0
+    for path in given.proof:
+        try:
+            verifier = verifier or Verifier(given.genesis.read_bytes(), given.genesis_hash)
+            found = verifier.verify(json.loads(data) if (data := path.read_bytes())[:1] == b"{" else data)
+            sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+        except (OSError, ValueError, RecursionError) as error:
+            refused = 1
+            sys.stderr.write(f"refused: {path}: {error}\n")
+    return refused
 
 
 if __name__ == "__main__":

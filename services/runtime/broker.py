@@ -9,7 +9,6 @@ CLAIMLEDGER_KAFKA_CONTROLLER_PORT (19093); a busy port is named and never taken 
 
 import argparse
 import base64
-import contextlib
 import hashlib
 import os
 import secrets
@@ -27,10 +26,11 @@ import psutil
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from runtime.pid_file import PidFile
+
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy" / "kafka"
 JARS: Final = DEPLOY / "libs"
 START_TIMEOUT_S: Final = 90.0
-STOP_TIMEOUT_S: Final = 30.0
 OLDEST_JAVA: Final = 17
 _STARTED: Final = b"Kafka Server started"
 
@@ -68,8 +68,8 @@ class LocalKafka:
         return self.directory / "kafka.log"
 
     @property
-    def _pid_file(self) -> Path:
-        return self.directory / "kafka.pid"
+    def _pid_file(self) -> PidFile:
+        return PidFile(self.directory / "kafka.pid")
 
     def format(self) -> None:
         """Writes the settings file, and formats the data directory where it is new."""
@@ -103,7 +103,7 @@ class LocalKafka:
             child = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._pid_file.write_text(f"{child.pid} {psutil.Process(child.pid).create_time()}")
+        self._pid_file.write(child.pid)
         self._wait_started(child, offset)
         child.returncode = 0  # from here on the pid file stands for the process, not this object
 
@@ -118,29 +118,11 @@ class LocalKafka:
 
     def process(self) -> psutil.Process | None:
         """The running node that the pid file names, and no other process that got its pid."""
-        with contextlib.suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            pid, created = self._pid_file.read_text().split()
-            process = psutil.Process(int(pid))
-            if abs(process.create_time() - float(created)) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-        return None
+        return self._pid_file.process()
 
     def stop(self, *, kill: bool = False) -> bool:
         """Stops the node and waits for its end; `kill` does not let it write what it holds. False if none ran."""
-        process = self.process()
-        if process is None:
-            return False
-        if kill:
-            process.kill()
-        else:
-            process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_TIMEOUT_S)
-        self._pid_file.unlink(missing_ok=True)
-        return True
+        return self._pid_file.stop(kill=kill)
 
     def _wait_started(self, child: "subprocess.Popen[bytes]", offset: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -150,7 +132,7 @@ class LocalKafka:
                 if _STARTED in log.read():
                     return
             if child.poll() is not None:
-                self._pid_file.unlink(missing_ok=True)
+                self._pid_file.forget()
                 raise BrokerError(f"Kafka ended with code {child.returncode}; the end of {self.log}:\n{self._tail()}")
             time.sleep(0.1)
         self.stop(kill=True)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -37,10 +38,12 @@ def run_faust_stage(stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str 
 
     Call it from `__main__` after logging is configured: Faust owns the loop. `data` is a directory for Faust's own files.
     """
+    if data:
+        Path(data).mkdir(parents=True, exist_ok=True)
     app = faust_app(group or stage.name, kafka, data)
     worker = _FaustStage(stage, app, kafka, keys)
     try:
-        Worker(app, loglevel="WARN", redirect_stdouts=False).execute_from_commandline()
+        Worker(app, loglevel="WARN", redirect_stdouts=False, quiet=True).execute_from_commandline()
     finally:
         if worker.failure is not None:
             sys.exit(1)

@@ -349,6 +349,12 @@ def test_it_runs_alone_as_one_file(tmp_path: Path) -> None:
     done = subprocess.run([*command, pinned], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["result"]["paid_cents"] == 7_500
+    done = subprocess.run(
+        [*command[:3], "missing", *command[3:], pinned], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["result"]["paid_cents"] == 7_500
+    assert done.stderr.startswith("refused: missing: [Errno 2]")
     done = subprocess.run([*command, bytes(32).hex()], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("refused: genesis:")
+    assert done.stderr.startswith("refused: proof: genesis:")

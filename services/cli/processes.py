@@ -1,0 +1,212 @@
+"""The development network as processes in the background: started in order, known by pid files, stopped by pid.
+
+What runs is what the Procfile says; `honcho start` runs the same in the foreground. Logs and pid files lie in the run
+directory. PORT is, as honcho has it, a port of each process's own, here for its metrics.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from runtime.broker import LocalKafka
+from runtime.grpc_channel import open_blocking_channel
+from runtime.kafka import create_topics, wait_for_kafka
+from runtime.network import Network, load_network, organisation_directory
+from runtime.pid_file import PidFile
+from runtime.pki import TlsFiles
+from runtime.topics import named_topics
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BROKER: Final = "broker"
+READY_WITHIN_S: Final = 60.0
+POLL_S: Final = 0.1
+METRICS_OFFSET: Final = 40
+"""Metrics ports follow the network's first port at this distance, in the Procfile's order."""
+LOG_TAIL: Final = 1500
+
+
+class ProcessError(Exception):
+    """Which process does not run, with the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """How a process is doing. `answers` is None for one without a gRPC port."""
+
+    name: str
+    pid: int | None
+    rss_mb: float
+    cpu_s: float
+    answers: bool | None
+    address: str
+    log: Path
+
+
+class Processes:
+    """All processes of one run directory. `environment` goes to each; `own` to single ones by name."""
+
+    def __init__(
+        self,
+        run: Path,
+        kafka: LocalKafka | None,
+        environment: dict[str, str] | None = None,
+        own: dict[str, dict[str, str]] | None = None,
+    ) -> None:
+        self.run = run
+        self.kafka = kafka
+        self.network: Network = load_network(run)
+        self._environment = environment or {}
+        self._own = own or {}
+        self._lines = dict(read_procfile(ROOT / "Procfile"))
+        intake = self.network.intake_address
+        self._first_port = int(intake.rpartition(":")[2])
+        self.addresses = {"tags": self.network.tags_address, "intake": intake} | {
+            f"replica-{replica.organisation}": replica.address for replica in self.network.replicas
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every process but the broker."""
+        return tuple(name for name in self._lines if name != BROKER)
+
+    @property
+    def kafka_address(self) -> str:
+        return self.kafka.address if self.kafka else self.network.kafka
+
+    def start_all(self, say: Callable[[str], None]) -> None:
+        """Broker, topics, then everything that does not run yet; returns when all answer. Raises ProcessError."""
+        if self.kafka is not None:
+            say(f"broker at {self.kafka.address}, log {self.kafka.log}")
+            self.kafka.start()
+        asyncio.run(self._prepare_topics())
+        for name in self.names:
+            self.start(name)
+            address = self.addresses.get(name)
+            say(f"{name}{f' at {address}' if address else ''}, log {self.log(name)}")
+        self.wait_ready(self.names)
+
+    async def _prepare_topics(self) -> None:
+        await wait_for_kafka(self.kafka_address)
+        organisations = [organisation.id for organisation in self.network.organisations]
+        await create_topics(
+            self.kafka_address, named_topics(self.network.payers, organisations), self.network.buckets
+        )
+
+    def start(self, name: str, **environment: str) -> None:
+        """Starts one process that does not run yet; returns at once."""
+        if self.process(name) is not None:
+            return
+        bin_directory = str(Path(sys.executable).parent)
+        around = {
+            **os.environ,
+            "PATH": f"{bin_directory}:{os.environ.get('PATH', '')}",
+            "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'proto' / 'python'}",
+            "PORT": str(self.metrics_port(name)),
+            "CLAIMLEDGER_RUN": str(self.run),
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka_address,
+            **self._environment,
+            **self._own.get(name, {}),
+            **environment,
+        }
+        self.log(name).parent.mkdir(parents=True, exist_ok=True)
+        with self.log(name).open("ab") as log:
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", self._lines[name]], cwd=ROOT, env=around,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self._pid_file(name).write(child.pid)
+        child.returncode = 0  # from here on the pid file stands for the process, not this object
+
+    def stop(self, name: str, *, kill: bool = False) -> bool:
+        """Ends one process and waits for it; False if it did not run."""
+        if name == BROKER:
+            return self.kafka is not None and self.kafka.stop(kill=kill)
+        return self._pid_file(name).stop(kill=kill)
+
+    def stop_all(self, say: Callable[[str], None]) -> None:
+        """Ends everything, the broker last. All are asked at once, so that the slowest counts."""
+        for name in self.names:
+            self._pid_file(name).signal()
+        for name in self.names:
+            if self.stop(name):
+                say(f"{name} stopped")
+        if self.kafka is not None and self.kafka.stop():
+            say("broker stopped")
+
+    def wait_ready(self, names: Sequence[str]) -> None:
+        """Returns when each of these runs and, where it has a gRPC port, answers SERVING. Raises ProcessError."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        for name in names:
+            while self.process(name) is not None and self.answers(name) is False:
+                if time.monotonic() > deadline:
+                    raise ProcessError(f"{name} does not answer after {READY_WITHIN_S:.0f} s:\n{self._tail(name)}")
+                time.sleep(POLL_S)
+        for name in names:
+            if self.process(name) is None:
+                raise ProcessError(f"{name} has ended; the end of {self.log(name)}:\n{self._tail(name)}")
+
+    def states(self) -> list[ProcessState]:
+        """Every process as it is now, the broker first."""
+        found = []
+        if self.kafka is not None:
+            found.append(_state(BROKER, self.kafka.process(), None, self.kafka.address, self.kafka.log))
+        for name in self.names:
+            address = self.addresses.get(name, "")
+            found.append(_state(name, self.process(name), self.answers(name), address, self.log(name)))
+        return found
+
+    def process(self, name: str) -> psutil.Process | None:
+        """The running process of that name, if it runs."""
+        return self.kafka and self.kafka.process() if name == BROKER else self._pid_file(name).process()
+
+    def answers(self, name: str) -> bool | None:
+        """Whether the process says SERVING; None where it has no gRPC port."""
+        address = self.addresses.get(name)
+        if address is None:
+            return None
+        place = organisation_directory(self.run, self.network.organisations[0].id)
+        tls = TlsFiles(place / "client.pem", place / "client.key", self.run / "ca.pem")
+        with open_blocking_channel(address, tls) as channel:
+            try:
+                told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+            except grpc.RpcError:
+                return False
+        return bool(told.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def metrics_port(self, name: str) -> int:
+        """Where the process shows its metrics on 127.0.0.1."""
+        return self._first_port + METRICS_OFFSET + list(self._lines).index(name)
+
+    def log(self, name: str) -> Path:
+        return self.run / "logs" / f"{name}.log"
+
+    def _pid_file(self, name: str) -> PidFile:
+        return PidFile(self.run / "pids" / f"{name}.pid")
+
+    def _tail(self, name: str) -> str:
+        return self.log(name).read_bytes()[-LOG_TAIL:].decode(errors="replace")
+
+
+def _state(name: str, process: psutil.Process | None, answers: bool | None, address: str, log: Path) -> ProcessState:
+    if process is None:
+        return ProcessState(name, None, 0.0, 0.0, answers, address, log)
+    times = process.cpu_times()
+    cpu_s = times.user + times.system
+    return ProcessState(name, process.pid, process.memory_info().rss / 2**20, cpu_s, answers, address, log)
+
+
+def read_procfile(path: Path) -> list[tuple[str, str]]:
+    """Names and command lines, in the file's order."""
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    pairs = [line.partition(":") for line in lines if line and not line.startswith("#")]
+    return [(name.strip(), command.strip()) for name, _, command in pairs]

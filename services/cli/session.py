@@ -1,0 +1,69 @@
+"""Who speaks to which network: the run directory, the organisation, its certificate and channels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from cli.bootstrap import WORLD_FILE
+from runtime.grpc_channel import open_blocking_channel, open_channel
+from runtime.network import Network, load_network, organisation_directory
+from runtime.pki import TlsFiles
+
+
+class UsageError(Exception):
+    """What the caller asked for cannot be; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One organisation's view of a network. Certificates are those of its own clients."""
+
+    run: Path
+    organisation: str
+    network: Network
+
+    @property
+    def place(self) -> Path:
+        return organisation_directory(self.run, self.organisation)
+
+    @property
+    def tls(self) -> TlsFiles:
+        return TlsFiles(self.place / "client.pem", self.place / "client.key", self.run / "ca.pem")
+
+    @property
+    def replica_address(self) -> str:
+        """The organisation's own replica, or the first one where it has none."""
+        own = [r.address for r in self.network.replicas if r.organisation == self.organisation]
+        return own[0] if own else self.network.replicas[0].address
+
+    def has_world(self) -> bool:
+        return (self.run / WORLD_FILE).exists()
+
+    @contextmanager
+    def intake(self) -> Iterator[grpc.Channel]:
+        with open_blocking_channel(self.network.intake_address, self.tls) as channel:
+            yield channel
+
+    @contextmanager
+    def replica(self, address: str = "") -> Iterator[grpc.Channel]:
+        with open_blocking_channel(address or self.replica_address, self.tls) as channel:
+            yield channel
+
+    def intake_channel(self) -> grpc.aio.Channel:
+        """For code with a loop."""
+        return open_channel(self.network.intake_address, self.tls)
+
+    def replica_channel(self) -> grpc.aio.Channel:
+        return open_channel(self.replica_address, self.tls)
+
+
+def open_session(run: Path, organisation: str) -> Session:
+    """Raises UsageError for an organisation that the network does not have, FileNotFoundError without a network."""
+    network = load_network(run)
+    known = [o.id for o in network.organisations]
+    if organisation not in known:
+        raise UsageError(f"{organisation!r} is none of this network's organisations: {', '.join(known)}")
+    return Session(run, organisation, network)
