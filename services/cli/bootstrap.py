@@ -117,7 +117,7 @@ def sign_transaction(run: Path, kind: Kind, body: bytes, organisations: Sequence
 def order(
     channel: grpc.Channel,
     transactions: Sequence[SignedTransaction],
-    done: Callable[[int], None] = lambda count: None,
+    done: Callable[[int], None] = lambda _: None,
     within_s: float = ORDERED_WITHIN_S,
 ) -> None:
     """Hands the transactions in, in this order, and returns when all have taken effect; those that had are left out.

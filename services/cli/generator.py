@@ -143,14 +143,15 @@ class Generator:
     def _line(self, number: int, service: Service, day: int, diagnoses: int) -> claim_pb2.ServiceLine:
         units = self._chance.randint(1, service.most_units)
         charge = service.modest_cents * self._chance.randrange(90, 130) // 100 * units
-        return claim_pb2.ServiceLine(
+        line = claim_pb2.ServiceLine(
             number=number,
             units=units,
             charge_cents=charge,
-            **{"from": day_message(day)},
             procedure=service.procedure,
             diagnosis_pointers=[self._chance.randint(1, diagnoses)],
         )
+        getattr(line, "from").CopyFrom(day_message(day))
+        return line
 
 
 def day_message(day: int) -> claim_pb2.Day:

@@ -124,8 +124,8 @@ class Load:
             for _ in range(due - self.report.sent):
                 planned = next(plan)
                 batches[planned.submitter].append(self._request(planned))
-            for submitter, batch in batches.items():
-                await self._submitters[submitter].put(batch)
+            for name, batch in batches.items():
+                await self._submitters[name].put(batch)
             self._tell()
             await asyncio.sleep(TICK_S if rate else 0)
         for submitter in self._submitters.values():

@@ -98,9 +98,7 @@ class Processes:
     async def _prepare_topics(self) -> None:
         await wait_for_kafka(self.kafka_address)
         organisations = [organisation.id for organisation in self.network.organisations]
-        await create_topics(
-            self.kafka_address, named_topics(self.network.payers, organisations), self.network.buckets
-        )
+        await create_topics(self.kafka_address, named_topics(self.network.payers, organisations), self.network.buckets)
 
     def start(self, name: str, **environment: str) -> None:
         """Starts one process that does not run yet; returns at once."""
@@ -167,7 +165,9 @@ class Processes:
 
     def process(self, name: str) -> psutil.Process | None:
         """The running process of that name, if it runs."""
-        return self.kafka and self.kafka.process() if name == BROKER else self._pid_file(name).process()
+        if name == BROKER:
+            return self.kafka.process() if self.kafka else None
+        return self._pid_file(name).process()
 
     def answers(self, name: str) -> bool | None:
         """Whether the process says SERVING; None where it has no gRPC port."""

@@ -72,7 +72,9 @@ class Submitter:
             self._unanswered.extend([*sent, *again])
 
     async def _requests(
-        self, again: deque[Sequence[intake_pb2.SubmitClaimRequest]], sent: deque[Sequence[intake_pb2.SubmitClaimRequest]]
+        self,
+        again: deque[Sequence[intake_pb2.SubmitClaimRequest]],
+        sent: deque[Sequence[intake_pb2.SubmitClaimRequest]],
     ) -> AsyncIterator[intake_pb2.SubmitClaimsRequest]:
         sequence = 0
         while (batch := await self._next(again)) is not None:

@@ -271,7 +271,7 @@ def _fees(payer: str, today: int) -> dict[tuple[str, str, Tier], tuple[Fee, ...]
     """Every payer has agreed on slightly other fees; out of network nobody has, and less is allowed."""
     percent = 97 + 3 * PAYERS.index(payer)
     first, last = today - 2 * YEAR_BEFORE_DAYS, today + YEAR_AFTER_DAYS
-    fees = {}
+    fees: dict[tuple[str, str, Tier], tuple[Fee, ...]] = {}
     for service in (*SERVICES, IMAGING, COSMETIC):
         for tier, part in ((IN, percent), (OUT, percent - 20)):
             allowed = service.allowed_cents * part // 100

@@ -1,0 +1,189 @@
+"""The demonstration: a few hundred claims from intake to verified proofs, one claim's way told, nothing lost."""
+
+import asyncio
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from claims.status import Status
+from cli.bootstrap import load_world
+from cli.claim_commands import alert_line, settlement_line
+from cli.events import alerts, settlements
+from cli.generator import Generator
+from cli.loading import Followed, Load, Report, outcome_rows, sessions_of
+from cli.output import Output, when
+from cli.processes import ROOT
+from cli.session import Session, open_session
+from cli.world import PAYERS
+from runtime.network import GENESIS_FILE
+
+RATE: Final = 60.0
+STANDALONE: Final = ROOT / "services" / "verify_settlement.py"
+PROOFS_AT_ONCE: Final = 200
+ARRIVE_WITHIN_S: Final = 20.0
+ON_LEDGER: Final = (Status.SETTLED, Status.DENIED, Status.PENDED, Status.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Accounted:
+    """Where every accepted claim is, and how many proofs hold."""
+
+    accepted: int
+    settled: int
+    denied: int
+    rejected: int
+    pending: int
+    verified: int
+    lost: int
+    proofs_due: int
+
+    @property
+    def line(self) -> str:
+        return (
+            f"demo: {self.accepted} claims accepted, {self.settled} settled, {self.denied} denied, "
+            f"{self.rejected} rejected, {self.pending} pending review, {self.verified} proofs verified, {self.lost} lost"
+        )
+
+    @property
+    def complete(self) -> bool:
+        ended = self.settled + self.denied + self.rejected + self.pending
+        return self.lost == 0 and ended == self.accepted and self.verified == self.proofs_due
+
+
+def run_demo(run: Path, out: Output, count: int, seed: int) -> Accounted:
+    """Loads, tells, verifies. The network is up already."""
+    session = open_session(run, PAYERS[0])
+    sessions = sessions_of(session, PAYERS)
+    report = _load(out, sessions, load_plan(run, seed), count)
+    _tell_one(out, report)
+    rows = [{"case": case or "plain", **counts} for case, counts in _filled(outcome_rows(report))]
+    out.table("what became of the claims", rows)
+    _tell_alert(out, sessions, report)
+    verified, due = _verify(out, run, sessions, report)
+    outcomes = report.outcomes
+    return Accounted(
+        accepted=len(report.claims),
+        settled=outcomes[Status.SETTLED],
+        denied=outcomes[Status.DENIED],
+        rejected=outcomes[Status.REJECTED] + outcomes[Status.REFUSED],
+        pending=outcomes[Status.PENDED],
+        verified=verified,
+        lost=len(report.unaccounted),
+        proofs_due=due,
+    )
+
+
+def load_plan(run: Path, seed: int) -> Any:
+    """The demo's claims."""
+    return iter(Generator(load_world(run), seed))
+
+
+def _load(out: Output, sessions: dict[str, Session], plan: Any, count: int) -> Report:
+    with out.progress() as bars:
+        bar = bars.add_task("claims ended", total=count)
+
+        def progress(_: int, __: int, ended: int) -> None:
+            bars.update(bar, completed=ended + len(driver.report.refused))
+
+        driver = Load(sessions, "demo", progress)
+        return asyncio.run(driver.run(plan, count, RATE))
+
+
+def _tell_one(out: Output, report: Report) -> None:
+    """The way of one settled claim, in the middle of the load, step by step with times."""
+    if not report.settled:
+        return
+    claim = report.settled[len(report.settled) // 2]
+    out.say(f"the way of {claim.control_number}, submitted by {claim.submitter}:")
+    out.say(f"  {when(claim.sent_ms)}            sent to intake over gRPC")
+    for status, time_ms, detail in sorted(claim.steps, key=lambda step: step[1]):
+        out.say(f"  {when(time_ms)}  {time_ms - claim.sent_ms:+6d} ms  {status.name:<10} {detail}")
+
+
+def _filled(rows: list[tuple[str, dict[str, int]]]) -> list[tuple[str, dict[str, int]]]:
+    """Every row with every outcome that occurs."""
+    names = sorted({name for _, counts in rows for name in counts})
+    return [(case, {name: counts.get(name, 0) for name in names}) for case, counts in rows]
+
+
+def _tell_alert(out: Output, sessions: dict[str, Session], report: Report) -> None:
+    """An alert as an analyst's stream shows it."""
+    suspects = {"excluded provider", "impossible day", "charge outlier"}
+    held = [c for c in report.claims.values() if c.planted in suspects and c.status is Status.PENDED]
+    for claim in held:
+        found = asyncio.run(_first_alert(sessions[claim.submitter], claim))
+        if found:
+            out.say(f"an alert of {claim.submitter}, planted as {claim.planted!r}:")
+            out.say(f"  {alert_line(found)}")
+            return
+    out.say("no claim reached the alert threshold")
+
+
+async def _first_alert(session: Session, claim: Followed) -> dict[str, Any] | None:
+    async def find() -> dict[str, Any]:
+        async for alert in alerts(session, session.network.kafka):
+            if alert["control_number"] == claim.control_number:
+                return alert
+        raise AssertionError("the stream has no end")
+
+    try:
+        return await asyncio.wait_for(find(), ARRIVE_WITHIN_S)
+    except TimeoutError:
+        return None
+
+
+def _verify(out: Output, run: Path, sessions: dict[str, Session], report: Report) -> tuple[int, int]:
+    """Writes the proof of every result to a file and runs the stand-alone verifier over them; (verified, due)."""
+    due = {c.control_number for c in report.claims.values() if c.status in ON_LEDGER}
+    found = asyncio.run(_collect(sessions, due))
+    place = run / "proofs"
+    place.mkdir(exist_ok=True)
+    files = []
+    for number, settlement in found.items():
+        path = place / f"{number}.proof"
+        path.write_bytes(bytes.fromhex(settlement["proof"]))
+        files.append(path)
+    verified = 0
+    with out.progress() as bars:
+        bar = bars.add_task("proofs verified offline", total=len(due))
+        for start in range(0, len(files), PROOFS_AT_ONCE):
+            verified += _verified_by_file(out, run, files[start : start + PROOFS_AT_ONCE])
+            bars.update(bar, completed=verified)
+    out.say(f"proofs in {place}")
+    example = next((s for s in found.values() if s["outcome"] == "SETTLED"), None)
+    if example:
+        out.say(f"  {settlement_line(example)}")
+    return verified, len(due)
+
+
+def _verified_by_file(out: Output, run: Path, files: list[Path]) -> int:
+    """How many of these hold, by the one file alone, without an import path to the project."""
+    command = [sys.executable, "-I", str(STANDALONE), *map(str, files), "--genesis", str(run / GENESIS_FILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = [line for line in done.stderr.splitlines() if line]
+    for line in refused:
+        out.error(line)
+    return len(files) - len(refused)
+
+
+async def _collect(sessions: dict[str, Session], due: set[str]) -> dict[str, dict[str, Any]]:
+    """The latest result of each of these claims, from the payers' streams."""
+    found: dict[str, dict[str, Any]] = {}
+
+    async def of(session: Session) -> None:
+        async for settlement in settlements(session):
+            if settlement["control_number"] in due:
+                found[settlement["control_number"]] = settlement
+            if len(found) == len(due):
+                return
+
+    tasks = [asyncio.ensure_future(of(session)) for session in sessions.values()]
+    done, waiting = await asyncio.wait(tasks, timeout=ARRIVE_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    for task in done:
+        task.result()
+    return found

@@ -1,0 +1,133 @@
+"""dlq list, show, replay: records that could not be processed, and their way back."""
+
+import asyncio
+import re
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import RUN, Json, Kafka, RunDirectory
+from cli.output import Output, when
+from cli.session import UsageError
+from runtime.dlq import DeadLetter, list_dead_letters, replay_dead_letters
+from runtime.kafka import make_producer
+from runtime.network import Network, load_network, organisation_directory
+from runtime.pki import load_hpke_key
+from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.topics import NamedTopic, named_topics
+
+SHOWN_BYTES = 512
+
+dlq = typer.Typer(no_args_is_help=True, help="Records that could not be processed.")
+Positions = Annotated[list[str], typer.Argument(help="positions as `dlq list` shows them, or `all`")]
+TopicPattern = Annotated[str, typer.Option("--topic", help="only topics whose name holds this")]
+
+
+class LetterKeys(TopicKeys):
+    """Opens each topic's letters with the key of its first reader whose key lies in this run directory."""
+
+    def __init__(self, network: Network, run: Any) -> None:
+        self._run = run
+        self._recipients = recipients_of(network)
+        self._held: dict[str, TopicKeys] = {}  # type: ignore[assignment]
+
+    def open(self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Any) -> bytes:
+        return self._of(topic).open(topic, key, schema, value, headers)
+
+    def _of(self, topic: str) -> TopicKeys:
+        for name in self._recipients(topic):
+            organisation, _, service = name.partition("/")
+            path = organisation_directory(self._run, organisation) / f"{service}.hpke"
+            if path.exists():
+                keys = TopicKeys(self._run / "keys" / "topics", name, load_hpke_key(path), self._recipients)
+                return self._held.setdefault(name, keys)
+        raise UsageError(f"no key under {self._run}/orgs opens {topic}")
+
+
+@dlq.command("list")
+def list_letters(topic: TopicPattern = "", run: RunDirectory = RUN, kafka: Kafka = "", as_json: Json = False) -> None:
+    """All dead letters, oldest first."""
+    network = load_network(run)
+    letters = asyncio.run(_letters(network, run, kafka, topic))
+    rows = [
+        {
+            "position": letter.position,
+            "time": when(letter.time_ms),
+            "type": letter.type,
+            "stage": letter.stage,
+            "replayed": letter.replayed,
+            "reason": letter.reason[:100],
+        }
+        for letter in letters
+    ]
+    Output(as_json=as_json).table("dead letters", rows, empty="none")
+
+
+@dlq.command()
+def show(position: str, run: RunDirectory = RUN, kafka: Kafka = "", as_json: Json = False) -> None:
+    """Everything known of one dead letter; its value is sealed and shown as far as its beginning."""
+    network = load_network(run)
+    letters = asyncio.run(_letters(network, run, kafka, topic_of(position)))
+    letter = next((found for found in letters if found.position == position), None)
+    if letter is None:
+        raise UsageError(f"no dead letter at {position}: see `claimledger dlq list`")
+    document = {
+        "position": letter.position,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "key": None if letter.key is None else letter.key.hex(),
+        "stage": letter.stage,
+        "type": letter.type,
+        "reason": letter.reason,
+        "time_ms": letter.time_ms,
+        "replayed": letter.replayed,
+        "cut": letter.cut,
+        "headers": {n: v.decode("utf-8", "replace") for n, v in letter.headers},
+        "value_bytes": len(letter.value),
+        "value_begins": letter.value[:SHOWN_BYTES].hex(),
+    }
+    Output(as_json=as_json).document(document, "\n".join(f"{name:>13}  {value}" for name, value in document.items()))
+
+
+@dlq.command()
+def replay(positions: Positions, run: RunDirectory = RUN, kafka: Kafka = "", as_json: Json = False) -> None:
+    """Send dead letters once more to where they came from; those replayed before stay where they are."""
+    network = load_network(run)
+    chosen = frozenset(positions)
+
+    def wanted(letter: DeadLetter) -> bool:
+        return not letter.replayed and not letter.cut and ("all" in chosen or letter.position in chosen)
+
+    async def send() -> list[DeadLetter]:
+        address = kafka or network.kafka
+        producer = make_producer(address, "claimledger-dlq")
+        await producer.start()
+        try:
+            return await replay_dead_letters(address, LetterKeys(network, run), producer, _topics(network, ""), wanted)
+        finally:
+            await producer.stop()
+
+    sent = asyncio.run(send())
+    out = Output(as_json=as_json)
+    for letter in sent:
+        out.document({"position": letter.position, "topic": letter.topic}, f"{letter.position} → {letter.topic}")
+    out.say(f"{len(sent)} replayed")
+
+
+def topic_of(position: str) -> str:
+    """The source topic of a letter's position. Raises UsageError for another form."""
+    match = re.fullmatch(r"(.+)\.dlq:\d+", position)
+    if match is None:
+        raise UsageError(f"{position!r} is no position: <topic>.dlq:<offset>, see `claimledger dlq list`")
+    return match[1]
+
+
+def _topics(network: Network, pattern: str) -> list[str]:
+    everything: list[NamedTopic] = list(named_topics(network.payers, [o.id for o in network.organisations]))
+    return [topic.name for topic in everything if topic.row.dead_letters and pattern in topic.name]
+
+
+async def _letters(network: Network, run: Any, kafka: str, pattern: str) -> list[DeadLetter]:
+    topics = _topics(network, pattern)
+    return await list_dead_letters(kafka or network.kafka, LetterKeys(network, run), topics)

@@ -1,0 +1,105 @@
+"""Streams of events as async iterators of documents: status, alerts, settlements."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from claimledger.fraud.v1 import fraud_pb2
+from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from claims.identifiers import control_number
+from claims.result import CLAIM_RESULT
+from claims.status import Status
+from cli.session import Session
+from runtime.kafka import make_consumer
+from runtime.pki import load_hpke_key
+from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.topics import ALERTS
+
+RECONNECT_S = 0.5
+_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+
+async def status_events(session: Session, control: str = "", cursor: str = "") -> AsyncIterator[dict[str, Any]]:
+    """The organisation's status events from the cursor on, without end; goes on after a lost connection."""
+    async with session.intake_channel() as channel:
+        stub = intake_pb2_grpc.IntakeServiceStub(channel)
+        while True:
+            request = intake_pb2.TrackClaimsRequest(cursor=cursor, control_number=control)
+            try:
+                async for event in stub.TrackClaims(request):
+                    cursor = event.cursor
+                    yield {
+                        "control_number": event.control_number,
+                        "version": event.version,
+                        "status": Status(event.status).name,
+                        "time_ms": event.time_ms,
+                        "detail": event.detail,
+                        "cursor": event.cursor,
+                    }
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _PASSING:
+                    raise
+            await asyncio.sleep(RECONNECT_S)
+
+
+async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[str, Any]]:
+    """The organisation's results with their proofs in hex, from the cursor on, without end."""
+    async with session.replica_channel() as channel:
+        stub = ledger_pb2_grpc.LedgerServiceStub(channel)
+        while True:
+            try:
+                async for item in stub.SubscribeSettlements(ledger_pb2.SubscribeSettlementsRequest(cursor=cursor)):
+                    cursor = item.cursor
+                    yield settlement_document(item.proof) | {"cursor": item.cursor}
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _PASSING:
+                    raise
+            await asyncio.sleep(RECONNECT_S)
+
+
+def settlement_document(proof: ledger_pb2.SettlementProof) -> dict[str, Any]:
+    """What a settlement says, and its proof."""
+    result = CLAIM_RESULT.decode(proof.result)
+    return {
+        "control_number": control_number(result.claim_ref),
+        "version": result.version,
+        "outcome": result.outcome.name,
+        "payer": result.payer,
+        "payee": result.payee,
+        "charge_cents": result.charge_cents,
+        "paid_cents": result.paid_cents,
+        "patient_cents": result.patient_cents,
+        "height": result.height,
+        "leaf": proof.leaf_index,
+        "proof": proof.SerializeToString().hex(),
+    }
+
+
+async def alerts(session: Session, kafka: str) -> AsyncIterator[dict[str, Any]]:
+    """The payer's fraud alerts from the first one that Kafka holds, without end."""
+    topic = ALERTS.name(session.organisation)
+    keys = TopicKeys(
+        session.run / "keys" / "topics",
+        f"{session.organisation}/client",
+        load_hpke_key(session.place / "client.hpke"),
+        recipients_of(session.network),
+    )
+    consumer = make_consumer(kafka, topic, group=None, client_id="claimledger-tail")
+    await consumer.start()
+    try:
+        async for record in consumer:
+            value = keys.open(topic, record.key, ALERTS.schema, record.value, record.headers)
+            alert = fraud_pb2.FraudAlert.FromString(value)
+            yield {
+                "control_number": control_number(alert.score.claim_ref),
+                "version": alert.score.version,
+                "score": round(alert.score.score, 4),
+                "pended": alert.score.pended,
+                "reasons": [f"{r.rule} ({r.weight:.2f}): {r.detail}" for r in alert.score.reasons],
+                "time_ms": alert.time_ms,
+            }
+    finally:
+        await consumer.stop()

@@ -1,0 +1,146 @@
+"""certs, up, down, status, demo: a development network on loopback."""
+
+import asyncio
+import secrets
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.bootstrap import founding_transactions, load_world, make_certs, order
+from cli.demo import run_demo
+from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, RunDirectory
+from cli.output import Output
+from cli.overview import lag_rows, process_rows, replica_rows
+from cli.processes import Processes
+from cli.session import open_session
+from runtime.broker import BrokerSettings, LocalKafka
+from runtime.network import NETWORK_FILE
+
+BASE_PORT = 19100
+FAMILIES = 400
+DEMO_PORT = 19300
+DEMO_KAFKA_PORT = 19290
+DEMO_FAMILIES = 60
+BUCKETS = 2
+
+Families = Annotated[int, typer.Option(min=3, max=20_000, help="how many insured families to invent")]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same world; 0 draws one")]
+BasePort = Annotated[
+    int, typer.Option(min=1024, max=65000, envvar="CLAIMLEDGER_BASE_PORT", help="first of the network's 60 ports")
+]
+
+
+def certs(
+    run: RunDirectory = RUN,
+    families: Families = FAMILIES,
+    seed: Seed = 1,
+    base_port: BasePort = BASE_PORT,
+    kafka: Kafka = "",
+    as_json: Json = False,
+) -> None:
+    """Make a development network: CA, certificates, keys, genesis, invented insured and providers."""
+    address = kafka or broker_of(run).address
+    seed = seed or 1 + secrets.randbelow(2**31)
+    network = make_certs(run, seed, families, base_port, address, BUCKETS)
+    out = Output(as_json=as_json)
+    out.document(
+        {"run": str(run), "chain_id": network.chain_id, "kafka": network.kafka, "intake": network.intake_address},
+        f"network {network.name} in {run}  chain id {network.chain_id}\n"
+        f"intake {network.intake_address}  kafka {network.kafka}  certificates and keys in {run}/orgs",
+    )
+
+
+def up(
+    run: RunDirectory = RUN,
+    families: Families = FAMILIES,
+    base_port: BasePort = BASE_PORT,
+    kafka: Kafka = "",
+) -> None:
+    """Start everything on loopback and keep it running; what runs already is left as it is."""
+    out = Output()
+    broker = None if kafka else broker_of(run)
+    if not (run / NETWORK_FILE).exists():
+        make_certs(run, 1, families, base_port, kafka or broker_of(run).address, BUCKETS)
+        out.say(f"made a development network in {run}")
+    processes = Processes(run.resolve(), broker)
+    bring_up(processes, out)
+    session = open_session(run, ORGANISATION)
+    out.say(f"running. Intake {session.network.intake_address}, data {run}/data, logs {run}/logs")
+    out.say("try: claimledger load --claims 100    claimledger status    claimledger tail status")
+
+
+def bring_up(processes: Processes, out: Output) -> None:
+    """Starts the processes, then publishes plans and enrols members where that has not been done."""
+    processes.start_all(out.say)
+    session = open_session(processes.run, ORGANISATION)
+    founding = list(founding_transactions(processes.run, session.network, load_world(processes.run)))
+    with out.progress() as bars, session.replica() as channel:
+        bar = bars.add_task("plans and members on the ledger", total=len(founding), completed=0)
+        order(channel, founding, lambda done: bars.update(bar, completed=done))
+        bars.update(bar, completed=len(founding))
+
+
+def down(run: RunDirectory = RUN) -> None:
+    """Stop what `up` started."""
+    out = Output()
+    if not (run / NETWORK_FILE).exists():
+        out.say(f"no network in {run}")
+        return
+    Processes(run.resolve(), broker_of(run)).stop_all(out.say)
+
+
+def status(run: RunDirectory = RUN, org: Organisation = ORGANISATION, kafka: Kafka = "", as_json: Json = False) -> None:
+    """Services, replicas, heights and lag at a glance; ends with 3 where something does not run."""
+    out, session = Output(as_json=as_json), open_session(run, org)
+    broker = None if kafka else broker_of(run)
+    processes = process_rows(Processes(run.resolve(), broker))
+    out.table("processes", processes)
+    out.table("replicas", replica_rows(session))
+    out.table("consumers", asyncio.run(lag_rows(kafka or session.network.kafka)), empty="no broker answers")
+    if not all(row["running"] and row["answers"] is not False for row in processes):
+        raise typer.Exit(3)
+
+
+def demo(
+    claims: Annotated[int, typer.Option(min=20, max=20_000, help="how many claims to load")] = 300,
+    seed: Seed = 7,
+    run: Annotated[Path, typer.Option(help="where the demo keeps its network, made anew each time")] = RUN / "demo",
+    base_port: Annotated[int, typer.Option(min=1024, max=65000, help="first of the demo's ports")] = DEMO_PORT,
+    kafka: Kafka = "",
+) -> None:
+    """The main job from start to end: start everything, load claims, verify every proof offline, stop everything."""
+    out = Output()
+    old = run / NETWORK_FILE
+    if old.exists():
+        Processes(run.resolve(), demo_broker(run, kafka)).stop_all(lambda _: None)
+        shutil.rmtree(run)
+    broker = demo_broker(run, kafka)
+    make_certs(run, seed, DEMO_FAMILIES, base_port, kafka or (broker.address if broker else ""), BUCKETS)
+    out.say(f"network, data and logs in {run.resolve()}")
+    processes = Processes(run.resolve(), broker)
+    try:
+        bring_up(processes, out)
+        accounted = run_demo(run.resolve(), out, claims, seed)
+    finally:
+        processes.stop_all(lambda _: None)
+        out.say("everything stopped")
+    out.say(accounted.line)
+    if not accounted.complete:
+        raise typer.Exit(1)
+
+
+def broker_of(run: Path) -> LocalKafka:
+    """The local node of a run directory, on the ports of the environment."""
+    settings = BrokerSettings()
+    return LocalKafka(
+        run.resolve() / "kafka", settings.kafka_port, settings.kafka_controller_port, settings.kafka_heap_mb
+    )
+
+
+def demo_broker(run: Path, kafka: str) -> LocalKafka | None:
+    """A node of the demo's own, unless Kafka is given."""
+    if kafka:
+        return None
+    return LocalKafka(run.resolve() / "kafka", DEMO_KAFKA_PORT, DEMO_KAFKA_PORT + 1)
