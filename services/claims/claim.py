@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Final
 
-from claims.encoding import U8, U16, U32, Bytes, Cents, Codec, Day, Fixed, Hash, Many, Text
+from claims.encoding import U8, U16, U32, Ascii, Bytes, Cents, Codec, Day, Fixed, Hash, Many, Text
 
 MAX_LINES: Final = 50
 """Service lines of one claim (837P: at most 50 LX)."""
@@ -20,7 +20,7 @@ MAX_AMOUNT_CENTS: Final = 10**11
 
 ClaimRef = Annotated[bytes, Fixed(16)]
 """16 random bytes drawn at intake; names a chain of claim versions."""
-OrganisationId = Annotated[str, Text(32)]
+OrganisationId = Annotated[str, Ascii(32)]
 
 
 class ClaimKind(IntEnum):
@@ -65,7 +65,7 @@ class Header:
     """CLM01; returns to the submitter as CLP01."""
     place_of_service: Annotated[str, Text(2)]
     payer: OrganisationId
-    plan: Annotated[str, Text(32)]
+    plan: Annotated[str, Ascii(32)]
     currency: Annotated[str, Text(3)]
     authorization: Annotated[str, Text(50)]
     """Prior authorisation number; empty when none."""

@@ -25,17 +25,36 @@ from typing import Annotated, Any, Final, Generic, TypeVar, Union, get_args, get
 T = TypeVar("T")
 
 
-class EncodeError(ValueError):
+class LocatedError(ValueError):
+    """`path` leads to the field that is wrong, as in `lines[2].units`; it is empty where the whole is."""
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def under(self, step: str) -> None:
+        """Puts one step before the path; called by each level that the error passes on its way out."""
+        joint = "." if step and self.path and not self.path.startswith("[") else ""
+        self.path = step + joint + self.path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+class EncodeError(LocatedError):
     """A value that has no encoding: out of range, too long, or of the wrong length."""
 
 
-class DecodeError(ValueError):
+class DecodeError(LocatedError):
     """Bytes that are not the encoding of any value. `offset` is where reading stopped."""
 
-    def __init__(self, reason: str, offset: int) -> None:
-        super().__init__(f"{reason} at byte {offset}")
-        self.reason = reason
+    def __init__(self, reason: str, offset: int, path: str = "") -> None:
+        super().__init__(reason, path)
         self.offset = offset
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} at byte {self.offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,17 @@ class Bytes:
 @dataclass(frozen=True, slots=True)
 class Text:
     """NFC UTF-8 of at most `limit` bytes behind a 2-byte length; no control characters."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ascii:
+    """Printable ASCII of at most `limit` bytes behind a 2-byte length.
+
+    For everything that replicas must agree on: what NFC says of a character depends on the Unicode version that a
+    replica runs, what ASCII says of it does not.
+    """
 
     limit: int
 
@@ -115,63 +145,67 @@ class _PackedForm(_Form):
 
     def __init__(self, markers: list[tuple[str, Any]]) -> None:
         self.names = [name for name, _ in markers]
-        codes = ">"
-        self.fixed: list[tuple[int, int]] = []
-        self.bools: list[int] = []
-        self.enums: list[tuple[int, type[enum.IntEnum], dict[int, enum.IntEnum]]] = []
-        for index, (_, marker) in enumerate(markers):
-            if isinstance(marker, Int):
-                codes += marker.format
-            elif isinstance(marker, Fixed):
-                codes += f"{marker.length}s"
-                self.fixed.append((index, marker.length))
-            elif marker is bool:
-                codes += "B"
-                self.bools.append(index)
-            else:
-                codes += "B"
-                # A dict of the members: calling the enum costs more than all else that is done to a field.
-                self.enums.append((index, marker, {int(member): member for member in marker}))
-        self.struct = struct.Struct(codes)
+        self.codes = [_code_of(marker) for _, marker in markers]
+        self.ends = [struct.calcsize(">" + "".join(self.codes[: i + 1])) for i in range(len(markers))]
+        self.fixed = [(i, marker.length) for i, (_, marker) in enumerate(markers) if isinstance(marker, Fixed)]
+        self.kinds = [(i, marker) for i, (_, marker) in enumerate(markers) if not isinstance(marker, Int | Fixed)]
+        # A dict of the members: calling the enum costs more than all else that is done to a field.
+        self.members: list[tuple[int, dict[int, Any]]] = [
+            (i, {int(member): member for member in ((False, True) if kind is bool else kind)}) for i, kind in self.kinds
+        ]
+        self.checked = bool(self.fixed or self.kinds)
+        layout = struct.Struct(">" + "".join(self.codes))
+        self.size, self.pack, self.unpack_from = layout.size, layout.pack, layout.unpack_from
         self.get = attrgetter(*self.names) if len(self.names) > 1 else None
         self.single: Callable[[Any], Any] = attrgetter(self.names[0])
 
     def write(self, value: Any, out: bytearray) -> None:
         values = self.get(value) if self.get else (self.single(value),)
-        for index, length in self.fixed:
-            if len(values[index]) != length:
-                raise EncodeError(f"{self.names[index]}: {len(values[index])} bytes where {length} are due")
+        if self.checked:
+            for index, length in self.fixed:
+                if len(values[index]) != length:
+                    raise EncodeError(f"{len(values[index])} bytes where {length} are due", self.names[index])
+            for index, kind in self.kinds:
+                if type(values[index]) is not kind:
+                    raise EncodeError(f"{values[index]!r} is no {kind.__name__}", self.names[index])
         try:
-            out += self.struct.pack(*values)
-        except struct.error as error:
-            raise EncodeError(f"{'/'.join(self.names)}: {error}") from None
+            out += self.pack(*values)
+        except struct.error:
+            raise self._misfit(values) from None
+
+    def _misfit(self, values: tuple[Any, ...]) -> EncodeError:
+        """Says which of the values it was that could not be packed."""
+        told = ((_misfit(code, value), name) for name, code, value in zip(self.names, self.codes, values, strict=True))
+        return EncodeError(*next((reason, name) for reason, name in told if reason))
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
-        end = at + self.struct.size
+        end = at + self.size
         if end > len(data):
-            raise DecodeError(f"{self.names[0]}: the bytes end early", len(data))
-        values: Any = self.struct.unpack_from(data, at)
-        if self.bools or self.enums:
+            cut = next(name for name, end in zip(self.names, self.ends, strict=True) if at + end > len(data))
+            raise DecodeError("the bytes end early", len(data), cut)
+        values: Any = self.unpack_from(data, at)
+        if self.members:
             values = list(values)
-            for index in self.bools:
-                if values[index] > 1:
-                    raise DecodeError(f"{self.names[index]}: a bool is 0 or 1", at)
-                values[index] = values[index] == 1
-            for index, kind, members in self.enums:
+            for index, members in self.members:
                 member = members.get(values[index])
                 if member is None:
-                    raise DecodeError(f"{self.names[index]}: unknown {kind.__name__} {values[index]}", at)
+                    raise self._no_member(index, values[index], at)
                 values[index] = member
         return values, end
 
+    def _no_member(self, index: int, byte: int, at: int) -> DecodeError:
+        kind = dict(self.kinds)[index]
+        reason = "a bool is 0 or 1" if kind is bool else f"unknown {kind.__name__} {byte}"
+        return DecodeError(reason, at + self.ends[index] - 1, self.names[index])
+
 
 class _BytesForm(_Form):
-    def __init__(self, name: str, marker: Bytes) -> None:
-        self.name, self.limit = name, marker.limit
+    def __init__(self, marker: Bytes) -> None:
+        self.limit = marker.limit
 
     def write(self, value: Any, out: bytearray) -> None:
         if len(value) > self.limit:
-            raise EncodeError(f"{self.name}: {len(value)} bytes, at most {self.limit}")
+            raise EncodeError(f"{len(value)} bytes, at most {self.limit}")
         out += len(value).to_bytes(4, "big")
         out += value
 
@@ -179,15 +213,15 @@ class _BytesForm(_Form):
         start = at + 4
         length = int.from_bytes(data[at:start], "big")
         if start > len(data) or start + length > len(data):
-            raise DecodeError(f"{self.name}: the bytes end early", len(data))
+            raise DecodeError("the bytes end early", len(data))
         if length > self.limit:
-            raise DecodeError(f"{self.name}: {length} bytes, at most {self.limit}", at)
+            raise DecodeError(f"{length} bytes, at most {self.limit}", at)
         return data[start : start + length], start + length
 
 
 class _TextForm(_Form):
-    def __init__(self, name: str, marker: Text) -> None:
-        self.name, self.limit = name, marker.limit
+    def __init__(self, marker: Text | Ascii) -> None:
+        self.limit, self.ascii = marker.limit, isinstance(marker, Ascii)
         # Identifiers and codes repeat from claim to claim; longer text (people's names) is not kept.
         self.written: dict[str, bytes] = {}
         self.known: dict[bytes, str] = {}
@@ -209,22 +243,24 @@ class _TextForm(_Form):
     def _checked(self, value: str) -> bytes:
         if value.isascii():
             printable = value.isprintable()
+        elif self.ascii:
+            raise EncodeError("only ASCII has a place here")
         else:
             printable = not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
             if not unicodedata.is_normalized("NFC", value):
-                raise EncodeError(f"{self.name}: text is not in NFC")
+                raise EncodeError("text is not in NFC")
         if not printable:
-            raise EncodeError(f"{self.name}: control characters have no place in text")
+            raise EncodeError("control characters have no place in text")
         data = value.encode()
         if len(data) > self.limit:
-            raise EncodeError(f"{self.name}: {len(data)} bytes of text, at most {self.limit}")
+            raise EncodeError(f"{len(data)} bytes of text, at most {self.limit}")
         return data
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         start = at + 2
         end = start + int.from_bytes(data[at:start], "big")
         if start > len(data) or end > len(data):
-            raise DecodeError(f"{self.name}: the bytes end early", len(data))
+            raise DecodeError("the bytes end early", len(data))
         raw = data[start:end]
         known = self.known.get(raw)
         if known is not None:
@@ -233,42 +269,53 @@ class _TextForm(_Form):
             value = raw.decode()
             self._checked(value)
         except UnicodeDecodeError:
-            raise DecodeError(f"{self.name}: not UTF-8", start) from None
+            raise DecodeError("not UTF-8", start) from None
         except EncodeError as error:
-            raise DecodeError(str(error), start) from None
+            raise DecodeError(error.reason, start) from None
         self._remember(self.known, raw, value)
         return value, end
 
 
 class _ManyForm(_Form):
-    def __init__(self, name: str, limit: int, item: _Form) -> None:
-        self.name, self.limit, self.item = name, limit, item
+    def __init__(self, limit: int, item: _Form) -> None:
+        self.limit, self.item = limit, item
 
     def write(self, value: Any, out: bytearray) -> None:
         if len(value) > self.limit:
-            raise EncodeError(f"{self.name}: {len(value)} items, at most {self.limit}")
+            raise EncodeError(f"{len(value)} items, at most {self.limit}")
         out += len(value).to_bytes(4, "big")
-        for item in value:
-            self.item.write(item, out)
+        write = self.item.write
+        try:
+            for item in value:
+                write(item, out)
+        except EncodeError as error:
+            # The first of its kind in the list, since an equal one before it would have failed there.
+            error.under(f"[{next(i for i, one in enumerate(value) if one is item)}]")
+            raise
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         start = at + 4
         count = int.from_bytes(data[at:start], "big")
         if start > len(data):
-            raise DecodeError(f"{self.name}: the bytes end early", len(data))
+            raise DecodeError("the bytes end early", len(data))
         # Checked before the loop, so that a hostile count costs nothing.
         if count > self.limit:
-            raise DecodeError(f"{self.name}: {count} items, at most {self.limit}", at)
-        items = []
-        for _ in range(count):
-            item, start = self.item.read(data, start)
-            items.append(item)
+            raise DecodeError(f"{count} items, at most {self.limit}", at)
+        items: list[Any] = []
+        read = self.item.read
+        try:
+            for _ in range(count):
+                item, start = read(data, start)
+                items.append(item)
+        except DecodeError as error:
+            error.under(f"[{len(items)}]")
+            raise
         return tuple(items), start
 
 
 class _OptionalForm(_Form):
-    def __init__(self, name: str, item: _Form) -> None:
-        self.name, self.item = name, item
+    def __init__(self, item: _Form) -> None:
+        self.item = item
 
     def write(self, value: Any, out: bytearray) -> None:
         out.append(0 if value is None else 1)
@@ -277,20 +324,21 @@ class _OptionalForm(_Form):
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         if at >= len(data):
-            raise DecodeError(f"{self.name}: the bytes end early", len(data))
+            raise DecodeError("the bytes end early", len(data))
         if data[at] == 0:
             return None, at + 1
         if data[at] != 1:
-            raise DecodeError(f"{self.name}: presence is 0 or 1", at)
+            raise DecodeError("presence is 0 or 1", at)
         return self.item.read(data, at + 1)
 
 
 class _ScalarForm(_Form):
     """One fixed-width value standing alone, as an item or behind a presence byte."""
 
-    def __init__(self, name: str, marker: Any) -> None:
+    def __init__(self, marker: Any) -> None:
         self.packed = _PackedForm([("value", marker)])
-        self.packed.names = [name]
+        # The field that holds it puts its own name before the path.
+        self.packed.names = [""]
         self.packed.single = lambda value: value
 
     def write(self, value: Any, out: bytearray) -> None:
@@ -307,7 +355,9 @@ class _StructForm(_Form):
     def __init__(self, cls: type) -> None:
         self.make: Callable[..., Any] = cls
         hints = get_type_hints(cls, include_extras=True)
-        self.steps: list[tuple[Callable[[Any], Any] | None, _Form]] = []
+        # A packed run has no name and no getter of its own: it names its fields and takes them from the whole.
+        self.writes: list[tuple[str, Callable[[Any], Any] | None, Callable[[Any, bytearray], None]]] = []
+        self.reads: list[tuple[str, Callable[[bytes, int], tuple[Any, int]]]] = []
         run: list[tuple[str, Any]] = []
         for field in fields(cls):
             marker = _marker_of(hints[field.name])
@@ -316,29 +366,57 @@ class _StructForm(_Form):
                 continue
             self._close(run)
             run = []
-            self.steps.append((attrgetter(field.name), _form_of(field.name, marker)))
+            self._add(field.name, attrgetter(field.name), _form_of(marker))
         self._close(run)
 
     def _close(self, run: list[tuple[str, Any]]) -> None:
         if run:
-            self.steps.append((None, _PackedForm(run)))
+            self._add("", None, _PackedForm(run))
+
+    def _add(self, name: str, get: Callable[[Any], Any] | None, form: _Form) -> None:
+        self.writes.append((name, get, form.write))
+        self.reads.append((name, form.read))
 
     def write(self, value: Any, out: bytearray) -> None:
-        for get, form in self.steps:
-            form.write(value if get is None else get(value), out)
+        try:
+            for name, get, write in self.writes:  # noqa: B007 - the handler names it
+                write(value if get is None else get(value), out)
+        except EncodeError as error:
+            error.under(name)
+            raise
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         values: list[Any] = []
-        for get, form in self.steps:
-            value, at = form.read(data, at)
-            if get is None:
-                values.extend(value)
-            else:
-                values.append(value)
+        try:
+            for name, read in self.reads:
+                value, at = read(data, at)
+                if name:
+                    values.append(value)
+                else:
+                    values.extend(value)
+        except DecodeError as error:
+            error.under(name)
+            raise
         try:
             return self.make(*values), at
         except ValueError as error:  # a __post_init__ that refuses
             raise DecodeError(str(error), at) from None
+
+
+def _code_of(marker: Any) -> str:
+    """The struct code of a fixed-width field; a bool and an enum take one byte."""
+    if isinstance(marker, Int):
+        return marker.format
+    return f"{marker.length}s" if isinstance(marker, Fixed) else "B"
+
+
+def _misfit(code: str, value: Any) -> str | None:
+    """Why the value does not fit its struct code."""
+    try:
+        struct.pack(">" + code, value)
+    except struct.error as error:
+        return str(error)
+    return None
 
 
 def _is_packed(marker: Any) -> bool:
@@ -354,7 +432,7 @@ def _marker_of(hint: Any) -> Any:
     origin = get_origin(hint)
     if origin is Annotated:
         base, *extras = get_args(hint)
-        marker = next(extra for extra in extras if isinstance(extra, Int | Fixed | Bytes | Text | Many))
+        marker = next(extra for extra in extras if isinstance(extra, Int | Fixed | Bytes | Text | Ascii | Many))
         return Many(marker.limit, _marker_of(get_args(base)[0])) if isinstance(marker, Many) else marker
     if origin in (Union, UnionType):
         (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
@@ -364,17 +442,17 @@ def _marker_of(hint: Any) -> Any:
     raise TypeError(f"{hint!r} names no wire form")
 
 
-def _form_of(name: str, marker: Any) -> _Form:
+def _form_of(marker: Any) -> _Form:
     if isinstance(marker, tuple):
-        return _OptionalForm(name, _form_of(name, marker[1]))
+        return _OptionalForm(_form_of(marker[1]))
     if isinstance(marker, Many):
-        return _ManyForm(name, marker.limit, _form_of(name, marker.item))
+        return _ManyForm(marker.limit, _form_of(marker.item))
     if isinstance(marker, Bytes):
-        return _BytesForm(name, marker)
-    if isinstance(marker, Text):
-        return _TextForm(name, marker)
+        return _BytesForm(marker)
+    if isinstance(marker, Text | Ascii):
+        return _TextForm(marker)
     if _is_packed(marker):
-        return _ScalarForm(name, marker)
+        return _ScalarForm(marker)
     return _StructForm(marker)
 
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Annotated, Final
 
 from claims.claim import MAX_LINES, ClaimRef, OrganisationId
-from claims.encoding import U8, U16, U32, U64, Cents, Codec, Hash, Many, Text
+from claims.encoding import U8, U16, U32, U64, Ascii, Cents, Codec, Hash, Many
 from claims.transaction import (
     AccumulatorKind,
     AccumulatorScope,
@@ -35,7 +35,7 @@ class Adjustment:
     """One CAS triple: how much of the charge is not paid, by whom it is borne, and why."""
 
     group: Group
-    carc: Annotated[str, Text(5)]
+    carc: Annotated[str, Ascii(5)]
     amount_cents: Cents
 
 

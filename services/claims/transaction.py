@@ -12,12 +12,12 @@ from enum import IntEnum
 from typing import Annotated, Final
 
 from claims.claim import MAX_LINES, ClaimRef, Frequency, OrganisationId
-from claims.encoding import U8, U16, U64, Bytes, Cents, Codec, Day, Fixed, Hash, Many, Text
+from claims.encoding import U8, U16, U64, Ascii, Bytes, Cents, Codec, Day, Fixed, Hash, Many
 
 MAX_CLAIMS_PER_RECORD: Final = 200
 MAX_RECORD_BYTES: Final = 256 * 1024
 
-PlanId = Annotated[str, Text(32)]
+PlanId = Annotated[str, Ascii(32)]
 Ref = Annotated[bytes, Fixed(16)]
 """A pseudonym of 16 bytes, scoped to one relationship (plan and member, payer and provider)."""
 PublicKey = Annotated[bytes, Fixed(32)]
@@ -182,7 +182,7 @@ class ReviewClaim:
     version: Annotated[int, U16]
     decision: ReviewDecision
     reason: ReasonClass
-    denial_carc: Annotated[str, Text(5)]
+    denial_carc: Annotated[str, Ascii(5)]
     """CARC for a denial; empty for a release."""
 
 
@@ -220,7 +220,7 @@ class PricedLine:
     duplicate_tag: Hash
     denial_group: Group
     """Read only where `denial_carc` is not empty."""
-    denial_carc: Annotated[str, Text(5)]
+    denial_carc: Annotated[str, Ascii(5)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,8 +346,8 @@ class GenesisReplica:
 class Genesis:
     """Where a ledger begins. The chain id is SHA-256 of its encoding."""
 
-    name: Annotated[str, Text(64)]
-    currency: Annotated[str, Text(3)]
+    name: Annotated[str, Ascii(64)]
+    currency: Annotated[str, Ascii(3)]
     time_ms: Annotated[int, U64]
     """Milliseconds since 1970-01-01 UTC."""
     replicas: Annotated[tuple[GenesisReplica, ...], Many(64)]
