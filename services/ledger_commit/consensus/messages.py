@@ -49,7 +49,7 @@ def signed_message(kind: MessageType, chain_id: bytes, epoch: int, body: bytes) 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A block without its payload. All fields have fixed width: 444 bytes with the version byte.
+    """A block without its payload. All fields have fixed width: 413 bytes with the version byte.
 
     `proposer` is an index into the epoch's committee. The last five hash fields are zero until reconfiguration, snapshots
     and evidence fill them; they are there so that the layout need not change.
