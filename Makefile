@@ -15,8 +15,8 @@ CLAIMS ?= 300
 TESTS ?=
 export PYTHONPATH := services:proto/python:.
 
-.PHONY: help setup fmt lint types test test-unit test-e2e test-full sim bench proto proto-check proto-image lock up down \
-	status demo clean
+.PHONY: help setup fmt lint types test test-unit test-e2e test-full sim bench proto proto-check proto-image docs lock up \
+	down status demo clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ proto-check: $(LOCKED) ## stubs are what the contracts give
 
 proto-image: $(LOCKED) ## after a release: what `buf breaking` compares with
 	cd proto && ../$(BIN)/buf build -o image.binpb
+
+docs: $(LOCKED) ## generate docs/TOPICS.md and docs/asyncapi.yaml
+	$(PY) docs/generate.py
 
 up: setup ## start everything and keep it running
 	$(BIN)/claimledger up

@@ -95,12 +95,12 @@ ALERTS: Final = Topic(
     (Service.FRAUD,), (Service.CLIENT,), dead_letters=False, about="claims held for analysts",
 )  # fmt: skip
 VALIDATION_STATE: Final = Topic(
-    Scope.PAYER, "validation.state", "source partition and entry", "validation's own state record",
+    Scope.PAYER, "validation.state", "member_ref", "validation's own state record",
     (Service.VALIDATION,), (Service.VALIDATION,), retention_ms=None, dead_letters=False,
     about="member history, rebuilt after restart and rebalance",
 )  # fmt: skip
 FRAUD_STATE: Final = Topic(
-    Scope.PAYER, "fraud.state", "source partition", "claimledger.fraud.v1.ScoringSnapshot",
+    Scope.PAYER, "fraud.state", "observed/<n> or snapshot/<n>/<part>", "claimledger.fraud.v1.ScoringSnapshot",
     (Service.FRAUD,), (Service.FRAUD,), retention_ms=None, dead_letters=False, about="windows and quantiles of scoring",
 )  # fmt: skip
 STATUS: Final = Topic(
