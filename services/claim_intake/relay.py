@@ -33,9 +33,12 @@ MEMORY_LIMIT: Final = 10_000
 FLUSH_LIMIT: Final = 4_000
 """Claims in one flush."""
 IDLE_LINGER_S: Final = 0.002
-LOADED_LINGER_S: Final = 0.015
-LOADED_FLUSH: Final = 20
-"""A flush of this many claims or more shows load; the next one waits a little for company."""
+LONGEST_LINGER_S: Final = 0.1
+GOOD_RECORD: Final = 32
+"""Claims with which what a record costs for itself, two signatures to be checked by every replica, no longer counts."""
+WORTH_WAITING: Final = 2
+"""Claims that a record must gain by the longest wait, else nothing is waited for."""
+RATE_MEMORY_S: Final = 0.5
 SCAN_SECONDS: Final = 0.25
 SCAN_LIMIT: Final = 1_000
 COUNT_SECONDS: Final = 5.0
@@ -49,6 +52,28 @@ class RelayTimes:
     """Milliseconds: a relay holds a row for `lease_ms` before another may take it."""
 
     lease_ms: int = 10_000
+
+
+@dataclass(slots=True)
+class Pace:
+    """How long a flush waits for company: not at all when idle, so long under load that records become good ones."""
+
+    linger_s: float = IDLE_LINGER_S
+    _rate: float = 0.0
+    """Claims a second, smoothed."""
+    _last: float = 0.0
+
+    def flushed(self, claims: int, records: int, now: float) -> None:
+        """Takes in a flush of so many claims in so many records at a moment in seconds."""
+        elapsed = max(now - self._last, 1e-3)
+        weight = min(1.0, elapsed / RATE_MEMORY_S)
+        self._rate += weight * (claims / elapsed - self._rate)
+        self._last = now
+        rate_of_record = self._rate / max(1, records)
+        if rate_of_record * LONGEST_LINGER_S < WORTH_WAITING:
+            self.linger_s = IDLE_LINGER_S
+        else:
+            self.linger_s = max(IDLE_LINGER_S, min(LONGEST_LINGER_S, GOOD_RECORD / rate_of_record))
 
 
 class Relay:
@@ -74,7 +99,7 @@ class Relay:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._last_flush = 0
+        self._pace = Pace()
         self._connected = False
         self._log = get_logger("relay")
         self.writer: GroupCommit | None = None
@@ -129,13 +154,13 @@ class Relay:
         if not self._waiting:
             self._wake.clear()
             await self._wake.wait()
-        await asyncio.sleep(LOADED_LINGER_S if self._last_flush >= LOADED_FLUSH else IDLE_LINGER_S)
+        await asyncio.sleep(self._pace.linger_s)
 
     async def _flush(self, producer: SealingProducer) -> None:
         """Sends what waits and hands the confirmed rows to the writer; what fails waits again."""
         taken = [self._waiting.popleft() for _ in range(min(FLUSH_LIMIT, len(self._waiting)))]
-        self._last_flush = len(taken)
         records = list(submitted_records(taken))
+        self._pace.flushed(len(taken), len(records), asyncio.get_running_loop().time())
         outs = [record.out for record in records]
         outs += received_records(taken, self._buckets)
         try:

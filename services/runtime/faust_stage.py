@@ -23,6 +23,7 @@ from runtime.ack_window import AckWindow
 from runtime.kafka import SealingProducer, confirmed, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAST_ACK
+from runtime.process import collect_seldom
 from runtime.stage import AnyStage
 from runtime.stage_core import StageCore
 from runtime.topic_keys import TopicKeys
@@ -40,6 +41,7 @@ def run_faust_stage(stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str 
     """
     if data:
         Path(data).mkdir(parents=True, exist_ok=True)
+    collect_seldom()
     app = faust_app(group or stage.name, kafka, data)
     worker = _FaustStage(stage, app, kafka, keys)
     try:

@@ -6,22 +6,25 @@ signal cancels at once. An exception out of main is logged and makes the exit co
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from runtime.log import configure_logging, get_logger
 from runtime.metrics import serve_metrics
 from runtime.settings import Settings
 
+GC_THRESHOLDS: Final = (20_000, 50, 100)
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 def run_process(name: str, settings: Settings, main: Main, *, allow_uvloop: bool = True) -> None:
     """Runs the process until a signal or an error; ends it with exit code 0 or 1."""
     configure_logging(name, settings.log_level, settings.log_format)
+    collect_seldom()
     log = get_logger("process")
     try:
         serve_metrics(settings.metrics_port)
@@ -31,6 +34,15 @@ def run_process(name: str, settings: Settings, main: Main, *, allow_uvloop: bool
         log.exception("process_failed", error=str(error), type=type(error).__name__)
         sys.exit(1)
     log.info("process_ended")
+
+
+def collect_seldom() -> None:
+    """Sets the collector of reference cycles to run less often than Python would.
+
+    What is decoded and kept has no cycles and goes by reference counts. With Python's own thresholds the collector walked the
+    ledger's whole state so often that it took a third of the time of settling a claim.
+    """
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def announce(name: str, **addresses: str | int) -> None:
