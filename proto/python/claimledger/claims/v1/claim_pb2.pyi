@@ -111,9 +111,13 @@ class Claim(_message.Message):
     OTHER_PAYERS_FIELD_NUMBER: _builtins.int
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def header(self) -> Global___Header: ...
+    def header(self) -> Global___Header:
+        """Required."""
+
     @_builtins.property
-    def parties(self) -> Global___Parties: ...
+    def parties(self) -> Global___Parties:
+        """Required."""
+
     @_builtins.property
     def diagnoses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Diagnosis]:
         """1 to 12, the principal one first."""
@@ -158,6 +162,7 @@ class Day(_message.Message):
     MONTH_FIELD_NUMBER: _builtins.int
     DAY_FIELD_NUMBER: _builtins.int
     year: _builtins.int
+    """1900 to 2100."""
     month: _builtins.int
     """1 to 12."""
     day: _builtins.int
@@ -193,8 +198,11 @@ class Header(_message.Message):
     AUTHORIZATION_FIELD_NUMBER: _builtins.int
     ORIGINAL_CONTROL_NUMBER_FIELD_NUMBER: _builtins.int
     kind: Global___ClaimKind.ValueType
+    """Required."""
     frequency: Global___Frequency.ValueType
+    """Required."""
     sequence: Global___PayerSequence.ValueType
+    """Required."""
     total_charge_cents: _builtins.int
     """Cents, 0 to 10^11; equals the sum of the lines' charges."""
     patient_control_number: _builtins.str
@@ -202,11 +210,11 @@ class Header(_message.Message):
     place_of_service: _builtins.str
     """Two digits (professional and dental) or empty (institutional)."""
     payer: _builtins.str
-    """Organisation id of the payer that this claim is for."""
+    """Organisation id of the payer that this claim is for, 1 to 32 bytes of ASCII."""
     plan: _builtins.str
-    """Plan id, 1 to 32 bytes."""
+    """Plan id, 1 to 32 bytes of ASCII."""
     currency: _builtins.str
-    """ISO 4217, the ledger's currency."""
+    """ISO 4217, three letters: the ledger's currency."""
     authorization: _builtins.str
     """Prior authorisation number, at most 50 bytes; empty when none."""
     original_control_number: _builtins.str
@@ -249,7 +257,9 @@ class Parties(_message.Message):
     rendering_npi: _builtins.str
     """NPI of who rendered the service; empty when the billing provider did."""
     @_builtins.property
-    def patient(self) -> Global___Patient: ...
+    def patient(self) -> Global___Patient:
+        """Required."""
+
     def __init__(
         self,
         *,
@@ -282,8 +292,11 @@ class Patient(_message.Message):
     given_name: _builtins.str
     """0 to 35 bytes."""
     sex: Global___Sex.ValueType
+    """Unspecified means unknown."""
     @_builtins.property
-    def birth(self) -> Global___Day: ...
+    def birth(self) -> Global___Day:
+        """Required."""
+
     def __init__(
         self,
         *,
@@ -307,7 +320,7 @@ class Diagnosis(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """ICD-10-CM, with or without the dot."""
+    """ICD-10-CM, 3 to 7 characters, with or without the dot."""
     def __init__(
         self,
         *,
@@ -392,8 +405,9 @@ class OtherPayer(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LINE_PAID_CENTS_FIELD_NUMBER: _builtins.int
     payer: _builtins.str
-    """Organisation id."""
+    """Organisation id, 1 to 32 bytes of ASCII."""
     sequence: Global___PayerSequence.ValueType
+    """Required."""
     control_number: _builtins.str
     """Claim control number of its claim on this ledger, or empty."""
     version: _builtins.int
@@ -431,7 +445,7 @@ class Attachment(_message.Message):
     media_type: _builtins.str
     """Media type, at most 64 bytes."""
     size_bytes: _builtins.int
-    """Bytes."""
+    """Bytes, up to 2^32 − 1."""
     def __init__(
         self,
         *,

@@ -120,15 +120,21 @@ class ClaimFacts(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ACCEPTED_TIME_MS_FIELD_NUMBER: _builtins.int
     billing_npi: _builtins.str
+    """10 digits."""
     rendering_npi: _builtins.str
+    """10 digits; empty where the billing provider rendered the service."""
     service_day: _builtins.int
     """Days since 1970-01-01."""
     excluded_provider: _builtins.bool
     """The provider is on the exclusion list on the day of service."""
     attempt: _builtins.int
+    """As in SubmittedClaim, from 1."""
     accepted_time_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC of acceptance."""
     @_builtins.property
-    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineFacts]: ...
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineFacts]:
+        """1 to 50, in the claim's order."""
+
     @_builtins.property
     def same_service_elsewhere(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Another provider billed the same service for this member on this day: line numbers."""
@@ -164,14 +170,19 @@ class LineFacts(_message.Message):
     CHARGE_CENTS_FIELD_NUMBER: _builtins.int
     MINUTES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
+    """1 to 50, as in the claim."""
     procedure: _builtins.str
+    """HCPCS level II or CPT form, 5 characters."""
     units: _builtins.int
+    """1 to 9,999."""
     charge_cents: _builtins.int
     """Cents."""
     minutes: _builtins.int
     """Typical minutes of work of the procedure; 0 where unknown."""
     @_builtins.property
-    def modifiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def modifiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """0 to 4, two characters each."""
+
     def __init__(
         self,
         *,
@@ -204,6 +215,7 @@ class RejectedClaim(_message.Message):
     signature: _builtins.bytes
     """The payer's pricing key over rejection_message(rejection), 64 bytes."""
     key_id: _builtins.int
+    """Which of the payer's registered keys, 0 to 65,535."""
     def __init__(
         self,
         *,
@@ -283,13 +295,19 @@ class StatusEvent(_message.Message):
     claim_ref: _builtins.bytes
     """16 bytes."""
     version: _builtins.int
+    """Version of the claim, from 1 to 65,535."""
     status: _intake_pb2.ClaimStatus.ValueType
+    """Never unspecified."""
     step: _builtins.int
     """Position in the life of the version (docs/GLOSSARY.md, step)."""
     time_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC at which the step was made."""
     submitter: _builtins.str
+    """Organisation id, 1 to 32 bytes."""
     payer: _builtins.str
+    """Organisation id, 1 to 32 bytes."""
     payee: _builtins.str
+    """Organisation id of who is paid, at most 32 bytes; empty until validation has found it."""
     detail: _builtins.str
     """Rule ids and adjustment codes; no claim contents."""
     def __init__(

@@ -30,12 +30,17 @@ class FraudScore(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     PENDED_FIELD_NUMBER: _builtins.int
     claim_ref: _builtins.bytes
+    """16 bytes."""
     version: _builtins.int
+    """Version of the claim, from 1 to 65,535."""
     score: _builtins.float
     """0 to 1."""
     pended: _builtins.bool
+    """The claim is held for review: the score is at or above the threshold."""
     @_builtins.property
-    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___FraudReason]: ...
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___FraudReason]:
+        """At most 8, one for each rule that spoke."""
+
     def __init__(
         self,
         *,
@@ -61,11 +66,11 @@ class FraudReason(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
-    """Rule id."""
+    """Rule id, at most 32 bytes."""
     weight: _builtins.float
     """What the rule adds to the score, 0 to 1."""
     detail: _builtins.str
-    """For analysts: figures only, no identifiers of persons."""
+    """For analysts: figures only, no identifiers of persons; at most 120 bytes."""
     def __init__(
         self,
         *,
@@ -91,9 +96,13 @@ class FraudAlert(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     PAYER_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC at which the claim was scored."""
     payer: _builtins.str
+    """Organisation id, 1 to 32 bytes."""
     @_builtins.property
-    def score(self) -> Global___FraudScore: ...
+    def score(self) -> Global___FraudScore:
+        """Always present."""
+
     def __init__(
         self,
         *,
@@ -129,6 +138,7 @@ class ScoringSnapshot(_message.Message):
     part: _builtins.int
     """Which part of the snapshot this is, counted from 0, and of how many; both 0 for observations."""
     parts: _builtins.int
+    """Number of parts, 1 or more for a snapshot."""
     def __init__(
         self,
         *,

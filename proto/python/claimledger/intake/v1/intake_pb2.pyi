@@ -64,7 +64,9 @@ class SubmitClaimRequest(_message.Message):
     client_key: _builtins.str
     """The submitter's idempotency key, 1 to 64 bytes; the same key with the same body has the same answer for ever."""
     @_builtins.property
-    def claim(self) -> _claim_pb2.Claim: ...
+    def claim(self) -> _claim_pb2.Claim:
+        """Required."""
+
     def __init__(
         self,
         *,
@@ -85,7 +87,9 @@ class SubmitClaimResponse(_message.Message):
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def accepted(self) -> Global___Accepted: ...
+    def accepted(self) -> Global___Accepted:
+        """Always present."""
+
     def __init__(
         self,
         *,
@@ -109,6 +113,7 @@ class Accepted(_message.Message):
     control_number: _builtins.str
     """26 characters of base32: the payer claim control number."""
     version: _builtins.int
+    """1 for an original, from 1 to 65,535."""
     repeated_submission: _builtins.bool
     """True where this key and body had been accepted before."""
     def __init__(
@@ -189,7 +194,9 @@ class ClaimAnswer(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def accepted(self) -> Global___Accepted: ...
+    def accepted(self) -> Global___Accepted:
+        """The claim is durable."""
+
     @_builtins.property
     def error(self) -> Global___ClaimError:
         """What the unary call would have failed with."""
@@ -221,6 +228,7 @@ class ClaimError(_message.Message):
     code: _builtins.int
     """gRPC status code: 3 INVALID_ARGUMENT, 6 ALREADY_EXISTS, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED."""
     message: _builtins.str
+    """For people."""
     retry_after_ms: _builtins.int
     """When to try again, milliseconds; 0 where trying again does not help."""
     @_builtins.property
@@ -252,6 +260,7 @@ class FieldViolation(_message.Message):
     field: _builtins.str
     """Path from the request on, as in claim.lines[2].units; repeated fields count from 0."""
     description: _builtins.str
+    """What is wrong and what would be right; for people."""
     def __init__(
         self,
         *,
@@ -283,10 +292,15 @@ class ClaimView(_message.Message):
     VERIFIED_FIELD_NUMBER: _builtins.int
     SETTLEMENT_PROOF_FIELD_NUMBER: _builtins.int
     control_number: _builtins.str
+    """26 characters of base32."""
     version: _builtins.int
+    """From 1 to 65,535."""
     status: Global___ClaimStatus.ValueType
+    """Status of the latest step."""
     submitter: _builtins.str
+    """Organisation id, 1 to 32 bytes."""
     payer: _builtins.str
+    """Organisation id, 1 to 32 bytes."""
     payee: _builtins.str
     """The organisation that is paid; empty until validation has found it."""
     received_time_ms: _builtins.int
@@ -331,6 +345,7 @@ class GetClaimRequest(_message.Message):
 
     CONTROL_NUMBER_FIELD_NUMBER: _builtins.int
     control_number: _builtins.str
+    """26 characters of base32."""
     def __init__(
         self,
         *,
@@ -350,7 +365,9 @@ class GetClaimResponse(_message.Message):
 
     CLAIM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def claim(self) -> Global___ClaimView: ...
+    def claim(self) -> Global___ClaimView:
+        """Always present."""
+
     def __init__(
         self,
         *,
@@ -403,7 +420,9 @@ class ListClaimsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimView]: ...
+    def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimView]:
+        """At most page_size."""
+
     def __init__(
         self,
         *,
@@ -456,11 +475,15 @@ class TrackClaimsResponse(_message.Message):
     cursor: _builtins.str
     """Resumes right after this event."""
     control_number: _builtins.str
+    """26 characters of base32."""
     version: _builtins.int
+    """From 1 to 65,535."""
     status: Global___ClaimStatus.ValueType
+    """The status that the step led to."""
     time_ms: _builtins.int
     """Milliseconds since 1970-01-01 UTC at which the step was made."""
     detail: _builtins.str
+    """Rule ids and adjustment codes of the step; no claim contents."""
     event_id: _builtins.bytes
     """H(claim_ref, version, step), 32 bytes."""
     def __init__(

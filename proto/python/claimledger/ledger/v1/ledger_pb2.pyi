@@ -31,11 +31,17 @@ class ExchangeRequest(_message.Message):
     SYNC_INFO_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     proposal: _builtins.bytes
+    """Proposal."""
     vote: _builtins.bytes
+    """Vote."""
     timeout: _builtins.bytes
+    """Timeout."""
     timeout_cert: _builtins.bytes
+    """TimeoutCert."""
     sync_info: _builtins.bytes
+    """SyncInfo."""
     batch: _builtins.bytes
+    """Batch with its lane signature."""
     def __init__(
         self,
         *,
@@ -79,8 +85,9 @@ class FetchBlocksRequest(_message.Message):
     FROM_HEIGHT_FIELD_NUMBER: _builtins.int
     TO_HEIGHT_FIELD_NUMBER: _builtins.int
     from_height: _builtins.int
+    """First height of the range, from 1."""
     to_height: _builtins.int
-    """At most 256 blocks above from_height."""
+    """Last height, included; at most 256 blocks are sent. 0 where no range is asked for."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """At most 64; 32 bytes each. Empty where a range is asked for."""
@@ -187,6 +194,7 @@ class GetLastSeenResponse(_message.Message):
 
     ROUND_FIELD_NUMBER: _builtins.int
     round: _builtins.int
+    """0 where it holds none."""
     def __init__(
         self,
         *,
@@ -246,6 +254,7 @@ class GetTransactionRequest(_message.Message):
 
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     transaction_id: _builtins.bytes
+    """32 bytes, as SubmitTransaction answered."""
     def __init__(
         self,
         *,
@@ -312,15 +321,21 @@ class GetStatusResponse(_message.Message):
     NOT_VOTING_FIELD_NUMBER: _builtins.int
     LANE_BYTES_FIELD_NUMBER: _builtins.int
     organisation: _builtins.str
+    """Organisation id of the replica, 1 to 32 bytes."""
     chain_id: _builtins.bytes
+    """SHA-256 of the genesis, 32 bytes."""
     round: _builtins.int
+    """Current round of consensus."""
     committed_height: _builtins.int
+    """Height of the last committed block, 0 before the first."""
     executed_height: _builtins.int
+    """Height of the last executed block; at most committed_height."""
     state_root: _builtins.bytes
     """Executed state root, 32 bytes."""
     results_size: _builtins.int
     """Leaves of the results tree."""
     results_root: _builtins.bytes
+    """Root of the results tree (RFC 6962), 32 bytes."""
     published_height: _builtins.int
     """Height up to which settlements have been published, as this replica knows it."""
     publisher: _builtins.bool
@@ -331,7 +346,7 @@ class GetStatusResponse(_message.Message):
     """Bytes waiting in this replica's lane."""
     @_builtins.property
     def connected_peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Peers whose streams are open."""
+        """Organisation ids of the peers whose streams are open."""
 
     def __init__(
         self,
@@ -364,6 +379,7 @@ class GetBlockRequest(_message.Message):
 
     HEIGHT_FIELD_NUMBER: _builtins.int
     height: _builtins.int
+    """From 1."""
     def __init__(
         self,
         *,
@@ -383,7 +399,9 @@ class GetBlockResponse(_message.Message):
 
     BLOCK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def block(self) -> Global___Block: ...
+    def block(self) -> Global___Block:
+        """Always present."""
+
     def __init__(
         self,
         *,
@@ -412,17 +430,25 @@ class Block(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     height: _builtins.int
+    """From 1."""
     round: _builtins.int
+    """Round in which it was proposed."""
     proposer: _builtins.str
+    """Organisation id of the member that proposed it, 1 to 32 bytes."""
     id: _builtins.bytes
+    """32 bytes (docs/ENCODING.md, section 8)."""
     header: _builtins.bytes
     """Fixed encoding of the header."""
     commit_qc: _builtins.bytes
     """Fixed encoding of the QC that commits it (its vote data names the block as parent), where it is held."""
     batches: _builtins.int
+    """Batches that it names, 0 to 64."""
     entries: _builtins.int
+    """Ledger entries in these batches: records of claims, and transactions."""
     time_ms: _builtins.int
+    """Milliseconds since 1970-01-01 UTC, as its proposer said."""
     results: _builtins.int
+    """Leaves that its execution added to the results tree."""
     def __init__(
         self,
         *,
@@ -452,6 +478,7 @@ class ListBlocksRequest(_message.Message):
     FROM_HEIGHT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     from_height: _builtins.int
+    """From 1; 0 means 1."""
     page_size: _builtins.int
     """1 to 200; 0 means 50."""
     def __init__(
@@ -474,7 +501,9 @@ class ListBlocksResponse(_message.Message):
 
     BLOCKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]: ...
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
+        """At most page_size, without gaps; fewer where the chain ends."""
+
     def __init__(
         self,
         *,
@@ -514,7 +543,9 @@ class GetSettlementResponse(_message.Message):
 
     PROOF_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def proof(self) -> Global___SettlementProof: ...
+    def proof(self) -> Global___SettlementProof:
+        """Always present."""
+
     def __init__(
         self,
         *,
@@ -543,7 +574,9 @@ class SettlementProof(_message.Message):
     result: _builtins.bytes
     """Fixed encoding of ClaimResult: the leaf."""
     leaf_index: _builtins.int
+    """Index of the leaf, from 0, below tree_size."""
     tree_size: _builtins.int
+    """Leaves of the tree under the header's exec_results_root."""
     header: _builtins.bytes
     """Fixed encoding of the header whose exec_results_root and exec_results_size are proven."""
     commit_qc: _builtins.bytes
@@ -597,8 +630,11 @@ class SubscribeSettlementsResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
+    """Resumes right after this record."""
     @_builtins.property
-    def proof(self) -> Global___SettlementProof: ...
+    def proof(self) -> Global___SettlementProof:
+        """Always present."""
+
     def __init__(
         self,
         *,
@@ -621,7 +657,9 @@ class BlockEvent(_message.Message):
 
     BLOCK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def block(self) -> Global___Block: ...
+    def block(self) -> Global___Block:
+        """Always present."""
+
     def __init__(
         self,
         *,

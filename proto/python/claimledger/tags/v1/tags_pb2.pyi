@@ -51,6 +51,7 @@ class EvaluateResponse(_message.Message):
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
+    """The key generation that was used, from 1."""
     @_builtins.property
     def evaluations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """32 bytes each, in the order of the elements."""
