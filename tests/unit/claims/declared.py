@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import importlib
 from collections.abc import Iterator
+from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -31,11 +32,13 @@ def class_at(path: str) -> type:
     return found
 
 
+@lru_cache(maxsize=1)
 def structures() -> dict[str, type]:
     """The page's structures and the classes that they name."""
     return {name: class_at(structure.code) for name, structure in read_page().structures.items()}
 
 
+@lru_cache(maxsize=1)
 def codecs() -> dict[str, Codec[Any]]:
     """By the page's name: each codec of the modules above."""
     names = {cls: name for name, cls in structures().items()}

@@ -6,6 +6,7 @@ with the codec that it is compared with.
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 from tests.unit.claims.encoding_page import read_page
@@ -50,27 +51,50 @@ def decode(structure: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _read(kind: str, source: _Input) -> Any:
+@lru_cache(maxsize=256)
+def _form(kind: str) -> tuple[str, int, str]:
+    """A type of the page as (what, bound, type inside)."""
     if kind in INTEGERS:
-        return int.from_bytes(source.take(INTEGERS[kind]), "big", signed=kind[0] == "i")
-    if kind == "bool":
-        return (False, True)[source.limited(1, 1)]
+        return "integer", INTEGERS[kind], kind[0]
     if fixed := re.fullmatch(r"bytes\[(\d+)\]", kind):
-        return source.take(int(fixed[1])).hex()
+        return "fixed", int(fixed[1]), ""
     if limited := re.fullmatch(r"(bytes|ascii|text) ≤ (\d+)", kind):
-        data = source.take(source.limited(4 if limited[1] == "bytes" else 2, int(limited[2])))
-        return data.hex() if limited[1] == "bytes" else _text(limited[1], data)
+        return limited[1], int(limited[2]), ""
     if many := re.fullmatch(r"list ≤ (\d+) of (.+)", kind):
-        return [_read(many[2], source) for _ in range(source.limited(4, int(many[1])))]
-    if kind.startswith("optional "):
-        return _read(kind.removeprefix("optional "), source) if source.limited(1, 1) else None
-    if kind.startswith("enum "):
-        members = read_page().enums[kind.removeprefix("enum ")]
-        value = source.unsigned(1)
-        if value not in members:
-            raise RefusedError(f"{value} is not in {kind}")
-        return members[value]
-    return {name: _read(inner, source) for name, inner in read_page().structures[kind].fields}
+        return "list", int(many[1]), many[2]
+    for what in ("optional", "enum"):
+        if kind.startswith(f"{what} "):
+            return what, 1, kind.removeprefix(f"{what} ")
+    return "bool" if kind == "bool" else "structure", 1, kind
+
+
+def _read(kind: str, source: _Input) -> Any:
+    what, bound, inner = _form(kind)
+    match what:
+        case "integer":
+            return int.from_bytes(source.take(bound), "big", signed=inner == "i")
+        case "bool":
+            return (False, True)[source.limited(1, 1)]
+        case "fixed":
+            return source.take(bound).hex()
+        case "bytes":
+            return source.take(source.limited(4, bound)).hex()
+        case "ascii" | "text":
+            return _text(what, source.take(source.limited(2, bound)))
+        case "list":
+            return [_read(inner, source) for _ in range(source.limited(4, bound))]
+        case "optional":
+            return _read(inner, source) if source.limited(1, 1) else None
+        case "enum":
+            return _member(inner, source.unsigned(1))
+    return {name: _read(field, source) for name, field in read_page().structures[kind].fields}
+
+
+def _member(name: str, value: int) -> str:
+    members = read_page().enums[name]
+    if value not in members:
+        raise RefusedError(f"{value} is not in {name}")
+    return members[value]
 
 
 def _text(kind: str, data: bytes) -> str:
@@ -95,24 +119,25 @@ def encode(structure: str, value: dict[str, Any]) -> bytes:
 
 
 def _write(kind: str, value: Any) -> bytes:
-    if kind in INTEGERS:
-        return int(value).to_bytes(INTEGERS[kind], "big", signed=kind[0] == "i")
-    if kind == "bool":
-        return b"\x01" if value else b"\x00"
-    if kind.startswith("bytes["):
-        return bytes.fromhex(value)
-    if kind.startswith("bytes "):
-        return _behind_length(4, bytes.fromhex(value))
-    if kind.startswith(("ascii ", "text ")):
-        return _behind_length(2, value.encode())
-    if many := re.fullmatch(r"list ≤ \d+ of (.+)", kind):
-        return len(value).to_bytes(4, "big") + b"".join(_write(many[1], item) for item in value)
-    if kind.startswith("optional "):
-        return b"\x00" if value is None else b"\x01" + _write(kind.removeprefix("optional "), value)
-    if kind.startswith("enum "):
-        numbers = {name: number for number, name in read_page().enums[kind.removeprefix("enum ")].items()}
-        return bytes((numbers[value],))
-    return b"".join(_write(inner, value[name]) for name, inner in read_page().structures[kind].fields)
+    what, bound, inner = _form(kind)
+    match what:
+        case "integer":
+            return int(value).to_bytes(bound, "big", signed=inner == "i")
+        case "bool":
+            return b"\x01" if value else b"\x00"
+        case "fixed":
+            return bytes.fromhex(value)
+        case "bytes":
+            return _behind_length(4, bytes.fromhex(value))
+        case "ascii" | "text":
+            return _behind_length(2, value.encode())
+        case "list":
+            return len(value).to_bytes(4, "big") + b"".join(_write(inner, item) for item in value)
+        case "optional":
+            return b"\x00" if value is None else b"\x01" + _write(inner, value)
+        case "enum":
+            return bytes(number for number, name in read_page().enums[inner].items() if name == value)
+    return b"".join(_write(field, value[name]) for name, field in read_page().structures[kind].fields)
 
 
 def _behind_length(width: int, data: bytes) -> bytes:

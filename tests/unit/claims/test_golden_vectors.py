@@ -43,35 +43,37 @@ def test_there_are_vectors_of_every_codec_and_the_script_makes_the_same() -> Non
     assert vectors() == golden(), "a layout has changed: see make_vectors.py"
 
 
+def by_codec(name: str, data: bytes) -> Any:
+    """The value in plain form, None for bytes that are no encoding; what decodes must encode to the same bytes."""
+    try:
+        value = codecs()[name].decode(data)
+    except DecodeError:
+        return None
+    assert codecs()[name].encode(value) == data
+    return plain(value)
+
+
+def by_page(name: str, data: bytes) -> Any:
+    try:
+        return second_decoder.decode(name, data)
+    except second_decoder.RefusedError:
+        return None
+
+
 @pytest.mark.parametrize("vector", [v for v in golden() if v["size"] == "some"], ids=name_of)
 def test_every_truncation_and_every_byte_more_is_refused(vector: dict[str, Any]) -> None:
-    codec, data = codecs()[vector["structure"]], bytes.fromhex(vector["hex"])
-    for end in range(len(data)):
-        with pytest.raises(DecodeError, match=r"end early|version missing") as caught:
-            codec.decode(data[:end])
-        assert caught.value.offset <= end
-        with pytest.raises(second_decoder.RefusedError):
-            second_decoder.decode(vector["structure"], data[:end])
-    for byte in range(256):
-        with pytest.raises(DecodeError, match="1 bytes left over"):
-            codec.decode(data + bytes((byte,)))
+    name, data = vector["structure"], bytes.fromhex(vector["hex"])
+    changed = [data[:end] for end in range(len(data))] + [data + bytes((byte,)) for byte in range(256)]
+    assert {(by_codec(name, one), by_page(name, one)) for one in changed} == {(None, None)}
 
 
 @pytest.mark.parametrize("vector", [v for v in golden() if v["size"] == "some"], ids=name_of)
 def test_a_changed_byte_is_another_value_or_none_for_both_decoders(vector: dict[str, Any]) -> None:
-    """What decodes encodes to the same bytes; what one decoder refuses, the other refuses."""
     name, data = vector["structure"], bytes.fromhex(vector["hex"])
     for position in range(len(data)):
         for flip in (0x01, 0xFF):
             changed = data[:position] + bytes((data[position] ^ flip,)) + data[position + 1 :]
-            try:
-                value = codecs()[name].decode(changed)
-            except DecodeError:
-                with pytest.raises(second_decoder.RefusedError):
-                    second_decoder.decode(name, changed)
-            else:
-                assert codecs()[name].encode(value) == changed
-                assert second_decoder.decode(name, changed) == plain(value) != vector["value"]
+            assert by_codec(name, changed) == by_page(name, changed) != vector["value"]
 
 
 def test_the_vectors_of_one_structure_differ() -> None:

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_the_state_root_covers_every_write_and_keys_have_the_form_of_the_page(mo
 
     monkeypatch.setattr(State, "write", write)
     tag, other = b"\x07" * 32, b"\x01" * 32
-    for step in (
+    steps: list[Callable[[], object]] = [
         lambda: world.plan([rule(transaction.AccumulatorKind.DEDUCTIBLE, 50_000)]),
         lambda: world.enroll("ada"),
         lambda: world.block(scored_entry([priced_claim("one", [line(deductible_applies=True, duplicate_tag=tag)])])),
@@ -130,7 +131,8 @@ def test_the_state_root_covers_every_write_and_keys_have_the_form_of_the_page(mo
         lambda: world.block(scored_entry([priced_claim("two", [line(duplicate_tag=other)])], pend=(0,))),
         lambda: world.review("two", ReviewDecision.DENY, "50"),
         world.block,
-    ):
+    ]
+    for step in steps:
         before = world.state.root
         told.clear()
         step()
