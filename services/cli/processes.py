@@ -5,11 +5,13 @@ directory. PORT is, as honcho has it, a port of each process's own, here for its
 """
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,15 +87,26 @@ class Processes:
 
     def start_all(self, say: Callable[[str], None]) -> None:
         """Broker, topics, then everything that does not run yet; returns when all answer. Raises ProcessError."""
-        if self.kafka is not None:
-            say(f"broker at {self.kafka.address}, log {self.kafka.log}")
-            self.kafka.start()
-        asyncio.run(self._prepare_topics())
-        for name in self.names:
-            self.start(name)
-            address = self.addresses.get(name)
-            say(f"{name}{f' at {address}' if address else ''}, log {self.log(name)}")
-        self.wait_ready(self.names)
+        with self._alone():
+            if self.kafka is not None:
+                say(f"broker at {self.kafka.address}, log {self.kafka.log}")
+                self.kafka.start()
+            asyncio.run(self._prepare_topics())
+            for name in self.names:
+                self.start(name)
+                address = self.addresses.get(name)
+                say(f"{name}{f' at {address}' if address else ''}, log {self.log(name)}")
+            self.wait_ready(self.names)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One at a time starts or stops the processes of a run directory: of two that start, the second would overwrite
+        the pids of the first, and nobody could stop those."""
+        place = self.run / "pids"
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     async def _prepare_topics(self) -> None:
         await wait_for_kafka(self.kafka_address)
@@ -133,13 +146,14 @@ class Processes:
 
     def stop_all(self, say: Callable[[str], None]) -> None:
         """Ends everything, the broker last. All are asked at once, so that the slowest counts."""
-        for name in self.names:
-            self._pid_file(name).signal()
-        for name in self.names:
-            if self.stop(name):
-                say(f"{name} stopped")
-        if self.kafka is not None and self.kafka.stop():
-            say("broker stopped")
+        with self._alone():
+            asked = {name: self._pid_file(name).signal() for name in self.names}
+            for name, process in asked.items():
+                if process is not None:
+                    self._pid_file(name).wait_ended(process)
+                    say(f"{name} stopped")
+            if self.kafka is not None and self.kafka.stop():
+                say("broker stopped")
 
     def wait_ready(self, names: Sequence[str]) -> None:
         """Returns when each of these runs and, where it has a gRPC port, answers SERVING. Raises ProcessError."""

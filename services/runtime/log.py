@@ -6,7 +6,8 @@ containers are cut, so that a careless call cannot write a claim into a log.
 
 import logging
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,28 @@ import structlog
 LONGEST_TEXT: Final = 300
 LONGEST_IDENTIFIER: Final = 32
 """Bytes; a digest."""
+
+
+QUIET_S: Final = 5.0
+MOST_MESSAGES: Final = 256
+
+
+class Sparing(logging.Filter):
+    """Lets a library say the same thing once in QUIET_S: while a broker is away, clients say so 200 times a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._next: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key, now = (record.name, str(record.msg)), self._clock()
+        if now < self._next.get(key, 0.0):
+            return False
+        if len(self._next) >= MOST_MESSAGES:
+            self._next.clear()
+        self._next[key] = now + QUIET_S
+        return True
 
 
 def configure_logging(service: str, level: str = "info", style: str = "json") -> None:
@@ -40,6 +63,7 @@ def configure_logging(service: str, level: str = "info", style: str = "json") ->
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(Sparing())
     logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING), force=True)
 
 
