@@ -22,6 +22,7 @@ RECONNECT_S: Final = 0.3
 _PASSING: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN,
                    grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED}  # fmt: skip
 
+Batch = Sequence[intake_pb2.SubmitClaimRequest]
 Answered = Callable[[intake_pb2.SubmitClaimRequest, intake_pb2.ClaimAnswer], None]
 
 
@@ -31,25 +32,33 @@ class Submitter:
 
     session: Session
     answered: Answered
-    _queue: "asyncio.Queue[Sequence[intake_pb2.SubmitClaimRequest] | None]" = field(
-        default_factory=lambda: asyncio.Queue(QUEUED_BATCHES)
-    )
-    _unanswered: deque[Sequence[intake_pb2.SubmitClaimRequest]] = field(default_factory=deque)
+    _queue: deque[Batch] = field(default_factory=deque)
+    _unanswered: deque[Batch] = field(default_factory=deque)
+    """Of streams that have ended; they go first in the next one."""
+    _sent: deque[Batch] = field(default_factory=deque)
+    """Of the stream that runs now, whose requests know themselves by it."""
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
 
-    async def put(self, batch: Sequence[intake_pb2.SubmitClaimRequest]) -> None:
+    async def put(self, batch: Batch) -> None:
         """Waits while too many batches are waiting, so an overloaded intake slows the sender."""
-        await self._queue.put(batch)
+        while len(self._queue) >= QUEUED_BATCHES:
+            self._room.clear()
+            await self._room.wait()
+        self._queue.append(batch)
+        self._more.set()
 
     async def close(self) -> None:
         """Nothing more comes."""
-        await self._queue.put(None)
+        self._closed = True
+        self._more.set()
 
     async def run(self) -> None:
         """Raises grpc.RpcError where trying again cannot help."""
         async with self.session.intake_channel() as channel:
             stub = intake_pb2_grpc.IntakeServiceStub(channel)
-            while not self._closed or self._unanswered:
+            while not self._closed or self._queue or self._unanswered:
                 try:
                     await self._stream(stub)
                 except grpc.aio.AioRpcError as error:
@@ -58,8 +67,8 @@ class Submitter:
                     await asyncio.sleep(RECONNECT_S)
 
     async def _stream(self, stub: Any) -> None:
-        sent: deque[Sequence[intake_pb2.SubmitClaimRequest]] = deque()
         again, self._unanswered = self._unanswered, deque()
+        sent = self._sent = deque()
         call = stub.SubmitClaims(self._requests(again, sent))
         try:
             async for response in call:
@@ -69,33 +78,32 @@ class Submitter:
                     await asyncio.sleep(wait_ms / 1000)
         finally:
             call.cancel()
+            self._sent = deque()
             self._unanswered.extend([*sent, *again])
 
-    async def _requests(
-        self,
-        again: deque[Sequence[intake_pb2.SubmitClaimRequest]],
-        sent: deque[Sequence[intake_pb2.SubmitClaimRequest]],
-    ) -> AsyncIterator[intake_pb2.SubmitClaimsRequest]:
+    async def _requests(self, again: deque[Batch], sent: deque[Batch]) -> AsyncIterator[intake_pb2.SubmitClaimsRequest]:
         sequence = 0
-        while (batch := await self._next(again)) is not None:
+        while (batch := await self._next(again, sent)) is not None:
             sequence += 1
             sent.append(batch)
             yield intake_pb2.SubmitClaimsRequest(sequence=sequence, claims=batch)
 
-    async def _next(
-        self, again: deque[Sequence[intake_pb2.SubmitClaimRequest]]
-    ) -> Sequence[intake_pb2.SubmitClaimRequest] | None:
-        if again:
-            return again.popleft()
-        if self._closed:
-            return None
-        batch = await self._queue.get()
-        self._closed = batch is None
-        return batch
+    async def _next(self, again: deque[Batch], sent: deque[Batch]) -> Batch | None:
+        """The stream's next batch. The requests of a stream that has ended may outlive it for a while: they get nothing,
+        since nobody would learn what they took."""
+        while sent is self._sent:
+            if again:
+                return again.popleft()
+            if self._queue:
+                self._room.set()
+                return self._queue.popleft()
+            if self._closed:
+                return None
+            self._more.clear()
+            await self._more.wait()
+        return None
 
-    def _deliver(
-        self, batch: Sequence[intake_pb2.SubmitClaimRequest], answers: Sequence[intake_pb2.ClaimAnswer]
-    ) -> int:
+    def _deliver(self, batch: Batch, answers: Sequence[intake_pb2.ClaimAnswer]) -> int:
         """Passes the answers on; what may come again is kept. Returns how long to wait before that, in ms."""
         put_off, wait_ms = [], 0
         for request, answer in zip(batch, answers, strict=True):
