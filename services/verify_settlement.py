@@ -215,12 +215,17 @@ class Verifier:
         reader = _Reader(fields["result"], "result")
         result, size, index = reader.layout("result"), fields["tree_size"], fields["leaf_index"]
         _need(reader.at == len(reader.data), f"result: {len(reader.data) - reader.at} bytes left over")
+        return VerifiedSettlement(result, index, size, *self.place(fields, result["height"]))
+
+    def place(self, fields: dict[str, Any], result_height: int) -> tuple[int, str, tuple[str, ...]]:
+        """Of a proof whose result was decoded already: height and id of its block, who signed. Raises ProofError."""
         where, exec_height, due_size, due_root = self._certified(fields["header"], fields["commit_qc"])
+        size, index = fields["tree_size"], fields["leaf_index"]
         _need(size == due_size, f"path: the header is over {due_size} results, the proof over {size}")
         root = root_of(fields["result"], index, size, fields["path"])
         _need(root == due_root, "path: it does not lead from this result to the root in the header")
-        _need(1 <= result["height"] <= exec_height, "result: its height is not one that the header covers")
-        return VerifiedSettlement(result, index, size, *where)
+        _need(1 <= result_height <= exec_height, "result: its height is not one that the header covers")
+        return where
 
     def _point(self, data: bytes, what: str) -> Any:
         _need(data[0] & 0x40 == 0, f"{what} is the point at infinity")
@@ -271,11 +276,6 @@ class Verifier:
         keys, message = [self._keys[i] for i in signers], self._message(b"\x02", told[1], data)
         _need(self._bls.holds(keys, message, signature, SIGNATURE_TAG), "certificate: the signature does not hold")
         return tuple(self.members[i] for i in signers)
-
-
-def verify(proof: bytes | dict[str, Any], genesis: bytes, genesis_hash: bytes | None = None) -> VerifiedSettlement:
-    """One proof against a genesis. Raises ProofError saying exactly why it does not hold."""
-    return Verifier(genesis, genesis_hash).verify(proof)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from google.protobuf.message import DecodeError as ProtoDecodeError
 
 from claim_intake.store.keeping import Duty, Evidence
 from claimledger.events.v1 import events_pb2
@@ -24,8 +25,8 @@ from runtime.stage import DataError
 
 REJECTED: Final = 0
 """Evidence.outcome of a rejection."""
-Verify = Callable[[bytes], object]
-"""Accepts a serialised SettlementProof or raises ValueError saying why not."""
+Verify = Callable[[ledger_pb2.SettlementProof, int], object]
+"""Accepts a proof and the height of its decoded result, or raises ValueError saying why not."""
 ClaimKey = tuple[bytes, int]
 
 
@@ -34,6 +35,7 @@ class Settlement:
     """A result as the proof gives it; nothing is verified yet."""
 
     result: ClaimResult
+    proof: ledger_pb2.SettlementProof
     document: bytes
 
     @property
@@ -59,11 +61,14 @@ def read_settlement(value: bytes) -> Settlement:
     """A SettlementProof's result. Raises DataError."""
     try:
         proof = ledger_pb2.SettlementProof.FromString(value)
-        return Settlement(CLAIM_RESULT.decode(proof.result), value)
+    except ProtoDecodeError as error:
+        raise DataError("not a SettlementProof") from error
+    if proof.SerializeToString(deterministic=True) != value:
+        raise DataError("the proof has more than its six fields, or has them in another order")
+    try:
+        return Settlement(CLAIM_RESULT.decode(proof.result), proof, value)
     except DecodeError as error:
         raise DataError(f"the proof's result is no claim's: {error}") from None
-    except Exception as error:  # protobuf's own DecodeError
-        raise DataError("not a SettlementProof") from error
 
 
 def read_rejection(value: bytes, payer: str) -> SignedRejection:
@@ -85,7 +90,7 @@ def settled(settlement: Settlement, duty: Duty, verify: Verify) -> Evidence:
     if result.commitment != duty.commitment:
         raise DataError("the settlement's commitment is not that of the accepted claim", "wrong-commitment")
     try:
-        verify(settlement.document)
+        verify(settlement.proof, result.height)
     except ValueError as error:
         raise DataError(f"the proof does not hold: {error}", "bad-proof") from error
     final = result.outcome is not Outcome.PENDED

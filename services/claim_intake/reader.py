@@ -45,7 +45,7 @@ class OffsetReader:
         self._keys = keys
         self._source = source
         self._tenants = {topic.name: topic for topic in source.topics}
-        self._consumer = make_consumer(kafka, group=None, client_id=name, read_committed=read_committed)
+        self._consumer = make_consumer(kafka, group=None, client_id=name, read_committed=read_committed, gather=True)
         self._log = get_logger(name)
 
     async def start(self, offsets: Mapping[Partition, int]) -> None:

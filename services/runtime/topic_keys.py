@@ -178,8 +178,15 @@ def _day_name(day: int) -> str:
 
 def additional_data(topic: str, key: bytes | None, schema: str) -> bytes:
     """topic ‖ key ‖ schema, each behind its length in 4 bytes; no key is the empty key."""
-    parts = (topic.encode(), key or b"", schema.encode())
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    key = key or b""
+    return _behind_length(topic) + len(key).to_bytes(4, "big") + key + _behind_length(schema)
+
+
+@lru_cache(maxsize=512)
+def _behind_length(text: str) -> bytes:
+    """Names of topics and schemas come again with every record."""
+    encoded = text.encode()
+    return len(encoded).to_bytes(4, "big") + encoded
 
 
 def _context(topic: str, day: str) -> bytes:

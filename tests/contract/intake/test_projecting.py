@@ -41,7 +41,7 @@ S = Status
 LIFE = [S.RECEIVED, S.VALIDATED, S.SCORED, S.ORDERED, S.SETTLED]
 
 
-def no_proof(_: bytes) -> None:
+def no_proof(_: ledger_pb2.SettlementProof, __: int) -> None:
     raise ValueError("no proof is expected here")
 
 
@@ -191,8 +191,8 @@ async def publish(world: World, proof: bytes, party: bytes = b"submitter", organ
 def trusting(proofs: list[bytes]) -> Verify:
     """A verifier that knows which proofs are genuine, also later ones; the real one has tests of its own."""
 
-    def verify(proof: bytes) -> None:
-        if proof not in proofs:
+    def verify(proof: ledger_pb2.SettlementProof, result_height: int) -> None:
+        if proof.SerializeToString(deterministic=True) not in proofs:
             raise ValueError("path does not lead to the root")
 
     return verify

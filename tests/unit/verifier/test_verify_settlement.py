@@ -17,7 +17,7 @@ from claims.transaction import GENESIS, Kind
 from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, ZERO, QuorumCert, vote_message
 from ledger_commit.settlement.merkle import MerkleTree
 from tests.unit.verifier.proof_world import BLS, NAMES, SECRETS, Server, genesis_of, honest_server, lying, result_of
-from verify_settlement import ProofError, Verifier, verify
+from verify_settlement import ProofError, Verifier
 
 SERVER = honest_server()
 GENESIS_BYTES = SERVER.genesis_bytes
@@ -52,7 +52,7 @@ def test_every_leaf_of_an_honest_server_verifies(leaves: int) -> None:
 
 
 def test_what_is_returned_is_what_the_committee_signed() -> None:
-    found = verify(SERVER.proof(5).SerializeToString(), GENESIS_BYTES)
+    found = Verifier(GENESIS_BYTES).verify(SERVER.proof(5).SerializeToString())
     result = result_of(5)
     assert (found.block_height, found.tree_size, found.signers) == (9, 7, ("acme", "bluestar", "regulator"))
     assert found.result["outcome"] == "SETTLED"
