@@ -14,6 +14,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import SQLAlchemyError
 
+from claim_intake.backlog import Backlog
 from claim_intake.evidence import (
     Settlement,
     SignedRejection,
@@ -56,6 +57,7 @@ class Keeper:
         self._ground = ground
         self._verify = verify
         self._clock_ms = clock_ms
+        self._backlog = Backlog()
         self._log = get_logger("keeper")
 
     async def run(self) -> None:
@@ -82,7 +84,7 @@ class Keeper:
         now_ms = self._clock_ms()
         settings = self._ground.settings
         async with self._ground.database.reading() as connection:
-            late = await keeping.overdue(connection, now_ms, OVERDUE_LIMIT)
+            late = await keeping.overdue(connection, now_ms - self._backlog.delay_ms(now_ms), OVERDUE_LIMIT)
         if not late:
             return 0
         first, cap = settings.intake_overdue_ms, settings.intake_overdue_cap_ms
@@ -121,9 +123,11 @@ class Keeper:
         documents = self._documents(reader, poll.records, dead)
         evidence = await self._evidence(documents, dead)
         await reader.bury(dead, dead_letters, self._clock_ms())
+        now_ms = self._clock_ms()
         async with self._ground.database.writing() as connection:
-            await keeping.record(connection, evidence, self._clock_ms())
+            await keeping.record(connection, evidence, now_ms)
             await save_offsets(connection, NAME, poll.offsets)
+        self._backlog.ended([now_ms - e.duty.received_ms for e in evidence if e.duty.is_first_end], now_ms)
         STAGE_RECORDS.labels(NAME, SETTLEMENTS.suffix).inc(len(poll.records))
         STAGE_LAST_ACK.labels(NAME).set(time.time())
         return len(poll.records)

@@ -31,8 +31,14 @@ class Duty:
     commitment: bytes
     is_open: bool
     attempts: int
+    received_ms: int
     evidence_step: int
     """The result of which evidence is held, −1 for none."""
+
+    @property
+    def is_first_end(self) -> bool:
+        """Whether its end tells how long claims are on their way: it was sent once, and no person kept it waiting."""
+        return self.attempts == 1 and self.evidence_step < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ async def load_duties(connection: AsyncConnection, keys: Iterable[tuple[bytes, i
 _DUTY: Final = (
     select(
         _CLAIM.c.id, _CLAIM.c.claim_ref, _CLAIM.c.version, _CLAIM.c.submitter, _CLAIM.c.payer, _CLAIM.c.commitment,
+        _CLAIM.c.received_ms,
         _OPEN.c.attempt, _EVIDENCE.c.step, _EVIDENCE.c.attempts,
     )
     .outerjoin(_OPEN, _OPEN.c.claim_id == _CLAIM.c.id)
@@ -77,7 +84,7 @@ _DUTY: Final = (
 def _duty(row: Any) -> Duty:
     return Duty(
         row.id, bytes(row.claim_ref), row.version, row.submitter, row.payer, bytes(row.commitment),
-        row.attempt is not None, row.attempt or row.attempts or 1, -1 if row.step is None else row.step,
+        row.attempt is not None, row.attempt or row.attempts or 1, row.received_ms, -1 if row.step is None else row.step,
     )  # fmt: skip
 
 
