@@ -122,24 +122,39 @@ def order(
 ) -> None:
     """Hands the transactions in, in this order, and returns when all have taken effect; those that had are left out.
 
-    `done` is told how many of them are through. Raises BootstrapError where one is refused or late.
+    One that was refused before is tried again. `done` is told how many of them are through. Raises BootstrapError where
+    one is refused or late.
     """
     stub = ledger_pb2_grpc.LedgerServiceStub(channel)
     deadline = time.monotonic() + within_s
-    waiting = [t for t in transactions if _result_of(stub, t, deadline) is None]
-    for transaction in waiting:
+    before = [(t, _result_of(stub, t, deadline)) for t in transactions]
+    waiting = [(t, old) for t, old in before if old is None or old.refusal]
+    for transaction, _ in waiting:
         request = ledger_pb2.SubmitTransactionRequest(transaction=SIGNED_TRANSACTION.encode(transaction))
         _patient(stub.SubmitTransaction, request, deadline)
-    for count, transaction in enumerate(waiting):
-        while (result := _result_of(stub, transaction, deadline)) is None:
+    for count, (transaction, old) in enumerate(waiting):
+        while (result := _result_of(stub, transaction, deadline)) is None or result == old:
             if time.monotonic() > deadline:
                 name = transaction.kind.name
                 raise BootstrapError(f"{name} was not executed within {within_s:.0f} s: see `claimledger status`")
             time.sleep(POLL_S)
         if result.refusal:
-            reason = RefusalReason(result.refusal).name
-            raise BootstrapError(f"the ledger refused {transaction.kind.name}: {reason}")
+            raise BootstrapError(refusal_text(transaction.kind, RefusalReason(result.refusal)))
         done(count + 1 + len(transactions) - len(waiting))
+
+
+_REMEDIES: Final = {
+    RefusalReason.NOT_PENDED: "the claim does not wait for a decision; `claimledger track` shows where it is",
+    RefusalReason.NOT_AUTHORISED: "another organisation has to sign this; say which with --org",
+    RefusalReason.UNKNOWN_CLAIM: "only the payer of a claim decides about it; say which organisation with --org",
+    RefusalReason.BAD_SIGNATURE: "the organisation's key is not the one that the ledger knows",
+}
+
+
+def refusal_text(kind: Kind, reason: RefusalReason) -> str:
+    """A refusal for people, with what to do where that is known."""
+    remedy = _REMEDIES.get(reason)
+    return f"the ledger refused {kind.name}: {reason.name}{f' ({remedy})' if remedy else ''}"
 
 
 def _result_of(

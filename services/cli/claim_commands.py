@@ -1,16 +1,19 @@
-"""submit, track, tail, proof, verify, load: a submitter's and an auditor's commands."""
+"""submit, invent, track, tail, proof, verify, load: a submitter's and an auditor's commands."""
 
 import asyncio
 import importlib
+import json
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
 import typer
+from google.protobuf import json_format
 
 from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
@@ -20,8 +23,9 @@ from cli.claim_files import read_requests
 from cli.events import alerts, settlement_document, settlements, status_events
 from cli.failures import explain
 from cli.generator import Generator
-from cli.loading import Load, outcome_rows, sessions_of
+from cli.loading import Load, sessions_of
 from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, RunDirectory
+from cli.outcomes import outcome_table
 from cli.output import Output, dollars, when
 from cli.session import Session, UsageError, open_session
 from cli.world import PAYERS
@@ -64,6 +68,22 @@ def submit(
         raise typer.Exit(1)
 
 
+def invent(
+    claims: Annotated[int, typer.Option(min=1, max=10_000, help="how many claims")] = 1,
+    seed: Annotated[int, typer.Option(help="the same seed gives the same claims; 0 draws one")] = 0,
+    planted: Annotated[bool, typer.Option(help="plant duplicates, errors and frauds")] = False,
+    run: RunDirectory = RUN,
+    org: Organisation = ORGANISATION,
+) -> None:
+    """Print invented claims to one insurer of the network, a JSON document a line, as `submit` reads them."""
+    if org not in PAYERS:
+        raise UsageError(f"invented claims are an insurer's: use --org {'|'.join(PAYERS)}")
+    plan = Generator(load_world(run), seed or 1 + secrets.randbelow(2**31), planted=planted)
+    own = (planned.claim for planned in plan if planned.claim.header.payer == org)
+    for claim in islice(own, claims):
+        print(json.dumps(json_format.MessageToDict(claim)))
+
+
 def track(
     reference: Reference,
     run: RunDirectory = RUN,
@@ -103,6 +123,8 @@ def tail(
     out, session = Output(as_json=as_json), open_session(run, org)
     if stream is Stream.ALERTS and org not in session.network.payers:
         raise UsageError(f"alerts are a payer's; {org} is none: use --org {'|'.join(session.network.payers)}")
+    if stream is Stream.ALERTS and cursor:
+        raise UsageError("alerts are read from Kafka from the first one on; --cursor is for status and settlements")
     sources: dict[Stream, AsyncIterator[dict[str, Any]]] = {
         Stream.STATUS: status_events(session, cursor=cursor),
         Stream.ALERTS: alerts(session, kafka or session.network.kafka),
@@ -151,6 +173,9 @@ def verify(
     standalone = importlib.import_module("verify_settlement")
     try:
         pinned = bytes.fromhex(genesis_hash) if genesis_hash else None
+    except ValueError as error:
+        raise UsageError(f"--genesis-hash: {error}: 64 hex digits are wanted, as `claimledger certs` shows") from error
+    try:
         verifier = standalone.Verifier((genesis or run / GENESIS_FILE).read_bytes(), pinned)
     except ValueError as error:
         raise UsageError(f"genesis: {error}") from error
@@ -166,7 +191,7 @@ def verify(
         signers = ", ".join(found.signers)
         text = (
             f"{path}: holds. {result['outcome']}, paid {dollars(result['paid_cents'])} by {result['payer']} to "
-            f"{result['payee']}; block {found.block_height}, signed by {signers}"
+            f"{result['payee']} in block {result['height']}; proven by block {found.block_height}, signed by {signers}"
         )
         out.document({"file": str(path), "verified": True, **asdict(found)}, text)
     if failed:
@@ -196,12 +221,7 @@ def load(
 
         driver = Load(sessions_of(session, PAYERS), f"load-{seed}", progress)
         report = asyncio.run(driver.run(plan, claims, rate))
-    statuses = [status.name for status in Status if any(c.status is status for c in report.claims.values())]
-    rows = [
-        {"case": case or "plain", **{name: counts.get(name, 0) for name in [*statuses, "not accepted"]}}
-        for case, counts in outcome_rows(report)
-    ]
-    out.table("what became of them", rows)
+    out.table("what became of them", outcome_table(report))
     lost = len(report.unaccounted)
     out.document(
         {"seed": seed, "accepted": len(report.claims), "refused": len(report.refused), "unaccounted": lost},

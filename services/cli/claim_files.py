@@ -23,14 +23,16 @@ class ClaimFileError(ValueError):
 
 
 def read_requests(path: Path) -> Iterator[intake_pb2.SubmitClaimRequest]:
-    """A request for each claim in the file. Its idempotency key is the claim's digest, so the same claim never counts
-    twice."""
+    """A request for each claim in the file, at least one. Its idempotency key is the claim's digest, so the same claim
+    never counts twice. Raises ClaimFileError."""
     if path.stat().st_size > LARGEST_FILE:
         raise ClaimFileError(f"{path}: {path.stat().st_size} bytes, at most {LARGEST_FILE}; split it")
     raw = path.read_bytes()
     if raw[:3] == b"ISA":
         raise ClaimFileError(f"{path}: X12 837 is not read yet; give the claim as JSON (docs: README, Submitting)")
-    claims = [_from_wire(path, raw)] if path.suffix in {".pb", ".bin"} else _from_json(path, raw)
+    claims = [_from_wire(path, raw)] if path.suffix in {".pb", ".bin"} else list(_from_json(path, raw))
+    if not claims:
+        raise ClaimFileError(f"{path}: holds no claim")
     for claim in claims:
         key = hashlib.sha256(claim.SerializeToString(deterministic=True)).hexdigest()
         yield intake_pb2.SubmitClaimRequest(client_key=key, claim=claim)
@@ -47,6 +49,8 @@ def _from_json(path: Path, raw: bytes) -> Iterator[claim_pb2.Claim]:
     for where, document in _documents(path, raw):
         if isinstance(document, dict) and "resourceType" in document:
             raise ClaimFileError(f"{where}: FHIR is not read yet; give the claim as JSON (docs: README, Submitting)")
+        if not isinstance(document, dict):
+            raise ClaimFileError(f"{where}: a claim is a JSON object, this is {_kind(document)}")
         try:
             yield json_format.ParseDict(document, claim_pb2.Claim())
         except json_format.ParseError as error:
@@ -56,14 +60,14 @@ def _from_json(path: Path, raw: bytes) -> Iterator[claim_pb2.Claim]:
 def _documents(path: Path, raw: bytes) -> Iterator[tuple[str, Any]]:
     """Each JSON document with where it stands."""
     try:
-        whole = json.loads(raw)
+        whole = _parse(raw)
     except ValueError as error:
         lines = [(n, line) for n, line in enumerate(raw.splitlines(), 1) if line.strip()]
-        if len(lines) < 2:
+        if len(lines) < 2 or not _is_json(lines[0][1]):
             raise ClaimFileError(f"{path}: no JSON: {error}") from error
         for number, line in lines:
             try:
-                yield f"{path}:{number}", json.loads(line)
+                yield f"{path}:{number}", _parse(line)
             except ValueError as wrong:
                 raise ClaimFileError(f"{path}:{number}: no JSON: {wrong}") from wrong
         return
@@ -72,3 +76,38 @@ def _documents(path: Path, raw: bytes) -> Iterator[tuple[str, Any]]:
             yield f"{path}[{index}]", document
     else:
         yield str(path), whole
+
+
+def _parse(raw: bytes) -> Any:
+    """Raises ValueError for what is no JSON, for a name given twice in an object, and for too deep nesting."""
+    try:
+        return json.loads(raw, object_pairs_hook=_object, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The last of two values would win silently; an amount given twice is an error."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice in one object")
+    return made
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        _parse(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _kind(document: Any) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
+    return names.get(type(document), "null")

@@ -12,7 +12,8 @@ from cli.bootstrap import load_world
 from cli.claim_commands import alert_line, settlement_line
 from cli.events import alerts, settlements
 from cli.generator import Generator
-from cli.loading import Followed, Load, Report, outcome_rows, sessions_of
+from cli.loading import Followed, Load, Report, sessions_of
+from cli.outcomes import outcome_table
 from cli.output import Output, when
 from cli.processes import ROOT
 from cli.session import Session, open_session
@@ -58,8 +59,7 @@ def run_demo(run: Path, out: Output, count: int, seed: int) -> Accounted:
     sessions = sessions_of(session, PAYERS)
     report = _load(out, sessions, load_plan(run, seed), count)
     _tell_one(out, report)
-    rows = [{"case": case or "plain", **counts} for case, counts in _filled(outcome_rows(report))]
-    out.table("what became of the claims", rows)
+    out.table("what became of the claims", outcome_table(report))
     _tell_alert(out, sessions, report)
     verified, due = _verify(out, run, sessions, report)
     outcomes = report.outcomes
@@ -100,12 +100,6 @@ def _tell_one(out: Output, report: Report) -> None:
     out.say(f"  {when(claim.sent_ms)}            sent to intake over gRPC")
     for status, time_ms, detail in sorted(claim.steps, key=lambda step: step[1]):
         out.say(f"  {when(time_ms)}  {time_ms - claim.sent_ms:+6d} ms  {status.name:<10} {detail}")
-
-
-def _filled(rows: list[tuple[str, dict[str, int]]]) -> list[tuple[str, dict[str, int]]]:
-    """Every row with every outcome that occurs."""
-    names = sorted({name for _, counts in rows for name in counts})
-    return [(case, {name: counts.get(name, 0) for name in names}) for case, counts in rows]
 
 
 def _tell_alert(out: Output, sessions: dict[str, Session], report: Report) -> None:

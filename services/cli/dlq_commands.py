@@ -8,15 +8,16 @@ import typer
 
 from cli.options import RUN, Json, Kafka, RunDirectory
 from cli.output import Output, when
-from cli.session import UsageError
+from cli.session import UsageError, reach_kafka, read_network
 from runtime.dlq import DeadLetter, list_dead_letters, replay_dead_letters
 from runtime.kafka import make_producer
-from runtime.network import Network, load_network, organisation_directory
+from runtime.network import Network, organisation_directory
 from runtime.pki import load_hpke_key
 from runtime.topic_keys import TopicKeys, recipients_of
 from runtime.topics import NamedTopic, named_topics
 
 SHOWN_BYTES = 512
+ALL = "all"
 
 dlq = typer.Typer(no_args_is_help=True, help="Records that could not be processed.")
 Positions = Annotated[list[str], typer.Argument(help="positions as `dlq list` shows them, or `all`")]
@@ -37,17 +38,20 @@ class LetterKeys(TopicKeys):
     def _of(self, topic: str) -> TopicKeys:
         for name in self._recipients(topic):
             organisation, _, service = name.partition("/")
+            if name in self._held:
+                return self._held[name]
             path = organisation_directory(self._run, organisation) / f"{service}.hpke"
             if path.exists():
                 keys = TopicKeys(self._run / "keys" / "topics", name, load_hpke_key(path), self._recipients)
-                return self._held.setdefault(name, keys)
+                self._held[name] = keys
+                return keys
         raise UsageError(f"no key under {self._run}/orgs opens {topic}")
 
 
 @dlq.command("list")
 def list_letters(topic: TopicPattern = "", run: RunDirectory = RUN, kafka: Kafka = "", as_json: Json = False) -> None:
     """All dead letters, oldest first."""
-    network = load_network(run)
+    network = read_network(run)
     letters = asyncio.run(_letters(network, run, kafka, topic))
     rows = [
         {
@@ -66,7 +70,7 @@ def list_letters(topic: TopicPattern = "", run: RunDirectory = RUN, kafka: Kafka
 @dlq.command()
 def show(position: str, run: RunDirectory = RUN, kafka: Kafka = "", as_json: Json = False) -> None:
     """Everything known of one dead letter; its value is sealed and shown as far as its beginning."""
-    network = load_network(run)
+    network = read_network(run)
     letters = asyncio.run(_letters(network, run, kafka, topic_of(position)))
     letter = next((found for found in letters if found.position == position), None)
     if letter is None:
@@ -93,14 +97,17 @@ def show(position: str, run: RunDirectory = RUN, kafka: Kafka = "", as_json: Jso
 @dlq.command()
 def replay(positions: Positions, run: RunDirectory = RUN, kafka: Kafka = "", as_json: Json = False) -> None:
     """Send dead letters once more to where they came from; those replayed before stay where they are."""
-    network = load_network(run)
+    network = read_network(run)
     chosen = frozenset(positions)
+    for position in chosen - {ALL}:
+        topic_of(position)
 
     def wanted(letter: DeadLetter) -> bool:
-        return not letter.replayed and not letter.cut and ("all" in chosen or letter.position in chosen)
+        return not letter.replayed and not letter.cut and (ALL in chosen or letter.position in chosen)
 
     async def send() -> list[DeadLetter]:
         address = kafka or network.kafka
+        await reach_kafka(address)
         producer = make_producer(address, "claimledger-dlq")
         await producer.start()
         try:
@@ -113,6 +120,13 @@ def replay(positions: Positions, run: RunDirectory = RUN, kafka: Kafka = "", as_
     for letter in sent:
         out.document({"position": letter.position, "topic": letter.topic}, f"{letter.position} → {letter.topic}")
     out.say(f"{len(sent)} replayed")
+    left = sorted(chosen - {ALL} - {letter.position for letter in sent})
+    for position in left:
+        out.error(
+            f"{position}: not replayed, since it is unknown, was replayed before, or was cut: see `claimledger dlq list`"
+        )
+    if left:
+        raise typer.Exit(1)
 
 
 def topic_of(position: str) -> str:
@@ -130,4 +144,5 @@ def _topics(network: Network, pattern: str) -> list[str]:
 
 async def _letters(network: Network, run: Any, kafka: str, pattern: str) -> list[DeadLetter]:
     topics = _topics(network, pattern)
+    await reach_kafka(kafka or network.kafka)
     return await list_dead_letters(kafka or network.kafka, LetterKeys(network, run), topics)

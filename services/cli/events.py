@@ -12,19 +12,24 @@ from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.identifiers import control_number
 from claims.result import CLAIM_RESULT
 from claims.status import Status
-from cli.session import Session
+from cli.session import Session, reach_kafka
 from runtime.kafka import make_consumer
 from runtime.pki import load_hpke_key
 from runtime.topic_keys import TopicKeys, recipients_of
 from runtime.topics import ALERTS
 
 RECONNECT_S = 0.5
+REACHED_WITHIN_S = 5.0
 _PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 async def status_events(session: Session, control: str = "", cursor: str = "") -> AsyncIterator[dict[str, Any]]:
-    """The organisation's status events from the cursor on, without end; goes on after a lost connection."""
+    """The organisation's status events from the cursor on, without end; goes on after a lost connection.
+
+    Raises ConnectionError where nobody answers from the beginning.
+    """
     async with session.intake_channel() as channel:
+        await _reached(channel, session.network.intake_address)
         stub = intake_pb2_grpc.IntakeServiceStub(channel)
         while True:
             request = intake_pb2.TrackClaimsRequest(cursor=cursor, control_number=control)
@@ -46,8 +51,12 @@ async def status_events(session: Session, control: str = "", cursor: str = "") -
 
 
 async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[str, Any]]:
-    """The organisation's results with their proofs in hex, from the cursor on, without end."""
+    """The organisation's results with their proofs in hex, from the cursor on, without end.
+
+    Raises ConnectionError where nobody answers from the beginning.
+    """
     async with session.replica_channel() as channel:
+        await _reached(channel, session.replica_address)
         stub = ledger_pb2_grpc.LedgerServiceStub(channel)
         while True:
             try:
@@ -58,6 +67,16 @@ async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[
                 if error.code() not in _PASSING:
                     raise
             await asyncio.sleep(RECONNECT_S)
+
+
+async def _reached(channel: grpc.aio.Channel, address: str) -> None:
+    """Returns when the server answers; a stream that waits for a network which is not there would say nothing."""
+    try:
+        await asyncio.wait_for(channel.channel_ready(), REACHED_WITHIN_S)
+    except TimeoutError:
+        raise ConnectionError(
+            f"nobody answers at {address}: see `claimledger status`, or start with `claimledger up`"
+        ) from None
 
 
 def settlement_document(proof: ledger_pb2.SettlementProof) -> dict[str, Any]:
@@ -79,7 +98,11 @@ def settlement_document(proof: ledger_pb2.SettlementProof) -> dict[str, Any]:
 
 
 async def alerts(session: Session, kafka: str) -> AsyncIterator[dict[str, Any]]:
-    """The payer's fraud alerts from the first one that Kafka holds, without end."""
+    """The payer's fraud alerts from the first one that Kafka holds, without end.
+
+    Raises ConnectionError where no broker answers.
+    """
+    await reach_kafka(kafka)
     topic = ALERTS.name(session.organisation)
     keys = TopicKeys(
         session.run / "keys" / "topics",

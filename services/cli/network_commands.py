@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, RunDirecto
 from cli.output import Output
 from cli.overview import lag_rows, process_rows, replica_rows
 from cli.processes import Processes
-from cli.session import open_session
+from cli.session import UsageError, open_session, read_network
 from runtime.broker import BrokerSettings, LocalKafka
 from runtime.network import NETWORK_FILE
 
@@ -23,6 +24,9 @@ FAMILIES = 400
 DEMO_PORT = 19300
 DEMO_KAFKA_PORT = 19290
 DEMO_FAMILIES = 60
+DEMO_RUN = RUN / "demo"
+DEMO_MARK = "demo"
+"""The file that says that a run directory is a demo's, to be made anew."""
 BUCKETS = 2
 
 Families = Annotated[int, typer.Option(min=3, max=20_000, help="how many insured families to invent")]
@@ -57,18 +61,22 @@ def up(
     families: Families = FAMILIES,
     base_port: BasePort = BASE_PORT,
     kafka: Kafka = "",
+    as_json: Json = False,
 ) -> None:
     """Start everything on loopback and keep it running; what runs already is left as it is."""
-    out = Output()
-    broker = None if kafka else broker_of(run)
+    out = Output(as_json=as_json)
     if not (run / NETWORK_FILE).exists():
         make_certs(run, 1, families, base_port, kafka or broker_of(run).address, BUCKETS)
         out.say(f"made a development network in {run}")
-    processes = Processes(run.resolve(), broker)
+    processes = Processes(run.resolve(), local_broker(run, kafka))
     bring_up(processes, out)
-    session = open_session(run, ORGANISATION)
-    out.say(f"running. Intake {session.network.intake_address}, data {run}/data, logs {run}/logs")
-    out.say("try: claimledger load --claims 100    claimledger status    claimledger tail status")
+    intake = processes.network.intake_address
+    document = {"intake": intake, "kafka": processes.kafka_address, "data": f"{run}/data", "logs": f"{run}/logs"}
+    out.document(
+        document,
+        f"running. Intake {intake}, data {run}/data, logs {run}/logs\n"
+        "try: claimledger load --claims 100    claimledger status    claimledger tail status",
+    )
 
 
 def bring_up(processes: Processes, out: Output) -> None:
@@ -82,20 +90,24 @@ def bring_up(processes: Processes, out: Output) -> None:
         bars.update(bar, completed=len(founding))
 
 
-def down(run: RunDirectory = RUN) -> None:
+def down(run: RunDirectory = RUN, as_json: Json = False) -> None:
     """Stop what `up` started."""
-    out = Output()
-    if not (run / NETWORK_FILE).exists():
-        out.say(f"no network in {run}")
-        return
-    Processes(run.resolve(), broker_of(run)).stop_all(out.say)
+    out = Output(as_json=as_json)
+    stopped: list[str] = []
+
+    def said(text: str) -> None:
+        stopped.append(text)
+        out.say(text)
+
+    if (run / NETWORK_FILE).exists():
+        Processes(run.resolve(), broker_of(run)).stop_all(said)
+    out.document({"run": str(run), "stopped": len(stopped)}, "" if stopped else f"nothing runs in {run}")
 
 
 def status(run: RunDirectory = RUN, org: Organisation = ORGANISATION, kafka: Kafka = "", as_json: Json = False) -> None:
     """Services, replicas, heights and lag at a glance; ends with 3 where something does not run."""
     out, session = Output(as_json=as_json), open_session(run, org)
-    broker = None if kafka else broker_of(run)
-    processes = process_rows(Processes(run.resolve(), broker))
+    processes = process_rows(Processes(run.resolve(), local_broker(run, kafka)))
     out.table("processes", processes)
     out.table("replicas", replica_rows(session))
     out.table("consumers", asyncio.run(lag_rows(kafka or session.network.kafka)), empty="no broker answers")
@@ -106,18 +118,17 @@ def status(run: RunDirectory = RUN, org: Organisation = ORGANISATION, kafka: Kaf
 def demo(
     claims: Annotated[int, typer.Option(min=20, max=20_000, help="how many claims to load")] = 300,
     seed: Seed = 7,
-    run: Annotated[Path, typer.Option(help="where the demo keeps its network, made anew each time")] = RUN / "demo",
+    run: Annotated[Path, typer.Option(help="where the demo keeps its network, made anew each time")] = DEMO_RUN,
     base_port: Annotated[int, typer.Option(min=1024, max=65000, help="first of the demo's ports")] = DEMO_PORT,
     kafka: Kafka = "",
+    as_json: Json = False,
 ) -> None:
     """The main job from start to end: start everything, load claims, verify every proof offline, stop everything."""
-    out = Output()
-    old = run / NETWORK_FILE
-    if old.exists():
-        Processes(run.resolve(), demo_broker(run, kafka)).stop_all(lambda _: None)
-        shutil.rmtree(run)
+    out = Output(as_json=as_json)
     broker = demo_broker(run, kafka)
+    clear_demo(run, broker)
     make_certs(run, seed, DEMO_FAMILIES, base_port, kafka or (broker.address if broker else ""), BUCKETS)
+    (run / DEMO_MARK).touch()
     out.say(f"network, data and logs in {run.resolve()}")
     processes = Processes(run.resolve(), broker)
     try:
@@ -126,7 +137,7 @@ def demo(
     finally:
         processes.stop_all(lambda _: None)
         out.say("everything stopped")
-    out.say(accounted.line)
+    out.document(asdict(accounted), accounted.line)
     if not accounted.complete:
         raise typer.Exit(1)
 
@@ -137,6 +148,26 @@ def broker_of(run: Path) -> LocalKafka:
     return LocalKafka(
         run.resolve() / "kafka", settings.kafka_port, settings.kafka_controller_port, settings.kafka_heap_mb
     )
+
+
+def local_broker(run: Path, kafka: str) -> LocalKafka | None:
+    """The local node that this run directory's network uses; None where its Kafka is elsewhere."""
+    if kafka:
+        return None
+    network, local = read_network(run), broker_of(run)
+    if not local.directory.exists():
+        return local if network.kafka == local.address else None
+    return replace(local, port=int(network.kafka.rpartition(":")[2]))
+
+
+def clear_demo(run: Path, broker: LocalKafka | None) -> None:
+    """Stops and removes an earlier demo's network. Raises UsageError for a network that no demo made."""
+    if not (run / NETWORK_FILE).exists():
+        return
+    if run != DEMO_RUN and not (run / DEMO_MARK).exists():
+        raise UsageError(f"{run} holds a network that no demo made, and a demo begins anew: name another --run")
+    Processes(run.resolve(), broker).stop_all(lambda _: None)
+    shutil.rmtree(run)
 
 
 def demo_broker(run: Path, kafka: str) -> LocalKafka | None:

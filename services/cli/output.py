@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -47,12 +48,25 @@ class Output:
         if not rows:
             self._console.print(f"{title}: {empty}", markup=False)
             return
-        table = Table(title=title, title_justify="left")
+        table = Table(
+            title=title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+            show_edge=False,
+        )
         for name in rows[0]:
-            table.add_column(name.replace("_", " "), justify="right" if _is_number(rows[0][name]) else "left")
+            number = any(_is_number(row[name]) for row in rows)
+            table.add_column(name.replace("_", " "), justify="right" if number else "left", no_wrap=number)
         for row in rows:
             table.add_row(*(_cell(value) for value in row.values()))
         self._console.print(table)
+
+    def aside(self, text: str) -> None:
+        """A remark for people, on standard error; silent with --json."""
+        if not self.as_json:
+            self._aside.print(text, markup=False)
 
     def progress(self) -> Progress:
         """A progress bar on standard error."""

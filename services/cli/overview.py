@@ -14,6 +14,8 @@ from cli.session import Session
 from runtime.kafka import make_consumer
 
 TIMEOUT_S: Final = 2.0
+ROOT_DIGITS: Final = 6
+"""Hex digits of the state root: enough to see at a glance that replicas agree."""
 
 
 def process_rows(processes: Processes) -> list[dict[str, Any]]:
@@ -46,7 +48,7 @@ def _replica_row(session: Session, organisation: str, address: str) -> dict[str,
         except grpc.RpcError as error:
             return {
                 "replica": organisation, "round": None, "height": None, "executed": None, "results": None,
-                "state_root": None, "published": None, "peers": None, "state": f"no answer ({error.code().name})",
+                "root": None, "published": None, "peers": None, "state": f"no answer ({error.code().name})",
             }  # fmt: skip
     state = told.not_voting or ("publisher" if told.publisher else "votes")
     return {
@@ -55,7 +57,7 @@ def _replica_row(session: Session, organisation: str, address: str) -> dict[str,
         "height": told.committed_height,
         "executed": told.executed_height,
         "results": told.results_size,
-        "state_root": told.state_root.hex()[:12],
+        "root": told.state_root.hex()[:ROOT_DIGITS],
         "published": told.published_height,
         "peers": len(told.connected_peers),
         "state": state,

@@ -101,6 +101,7 @@ def _decide(
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     while (claim := claim_view(session, reference)).status == intake_pb2.CLAIM_STATUS_PENDED:
         if time.monotonic() > deadline:
+            out.aside("the ledger has decided; intake does not show it yet: see `claimledger track`")
             break
         time.sleep(POLL_S)
     status = Status(claim.status).name

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import grpc
 
 from cli.bootstrap import WORLD_FILE
 from runtime.grpc_channel import open_blocking_channel, open_channel
-from runtime.network import Network, load_network, organisation_directory
+from runtime.kafka import wait_for_kafka
+from runtime.network import NETWORK_FILE, Network, load_network, organisation_directory
 from runtime.pki import TlsFiles
+
+KAFKA_WITHIN_S: Final = 3.0
 
 
 class UsageError(Exception):
@@ -60,9 +64,25 @@ class Session:
         return open_channel(self.replica_address, self.tls)
 
 
+def read_network(run: Path) -> Network:
+    """Raises FileNotFoundError without a network, UsageError for a description that cannot be read."""
+    try:
+        return load_network(run)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{run / NETWORK_FILE} is damaged ({error}): restore it, or make a new network") from error
+
+
+async def reach_kafka(address: str) -> None:
+    """Returns when the broker answers. Raises ConnectionError saying what to do."""
+    try:
+        await wait_for_kafka(address, KAFKA_WITHIN_S)
+    except ConnectionError as error:
+        raise ConnectionError(f"{error}: see `claimledger status`, or name another broker with --kafka") from error
+
+
 def open_session(run: Path, organisation: str) -> Session:
     """Raises UsageError for an organisation that the network does not have, FileNotFoundError without a network."""
-    network = load_network(run)
+    network = read_network(run)
     known = [o.id for o in network.organisations]
     if organisation not in known:
         raise UsageError(f"{organisation!r} is none of this network's organisations: {', '.join(known)}")

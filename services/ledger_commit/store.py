@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import event, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Field, SQLModel
@@ -110,7 +111,7 @@ class Projection:
             if results:
                 await connection.execute(insert(LedgerResult), results)
             if transactions:
-                await connection.execute(insert(LedgerTransaction).prefix_with(*_or_replace(connection)), transactions)
+                await connection.execute(_insert_or_move(connection), transactions)
 
     async def block(self, height: int) -> LedgerBlock | None:
         return next(iter(await self.blocks(height, 1)), None)
@@ -155,9 +156,11 @@ def _column(field: Any) -> Any:
     return field
 
 
-def _or_replace(connection: Any) -> list[str]:
-    """A transaction that was refused may come again: SQLite replaces the row, PostgreSQL never sees it twice here."""
-    return ["OR REPLACE"] if connection.dialect.name == "sqlite" else []
+def _insert_or_move(connection: Any) -> Any:
+    """A transaction that was refused may come again; its row then points to the newer leaf."""
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
+    statement = dialect.insert(LedgerTransaction)
+    return statement.on_conflict_do_update(index_elements=["transaction_id"], set_={"leaf": statement.excluded.leaf})
 
 
 def _row_of_block(block: Projected) -> dict[str, Any]:
