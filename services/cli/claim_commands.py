@@ -236,7 +236,7 @@ def status_line(event: dict[str, Any]) -> str:
 
 
 def alert_line(event: dict[str, Any]) -> str:
-    held = "held" if event["pended"] else "not held"
+    held = "held" if event["pended"] else "held or denied before scoring"
     reasons = "; ".join(event["reasons"])
     return f"{when(event['time_ms'])}  {event['control_number']}  score {event['score']:.2f}  {held}  {reasons}"
 
