@@ -39,11 +39,16 @@ REFRESH_S: Final = 3_600.0
 PAUSE_SECONDS: Final = 1.0
 
 
+Recent = Callable[[int, int], list[tuple[int, StatusEvent]] | None]
+"""Events after an id, at most so many, from memory; None where memory does not reach back so far."""
+
+
 class StatusFeed:
     """The one feeder; a second one with the same transactional id fences it, and it ends its process."""
 
-    def __init__(self, ground: Ground, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, ground: Ground, recent: Recent, clock_ms: Callable[[], int]) -> None:
         self._ground = ground
+        self._recent = recent
         self._clock_ms = clock_ms
         self._organisations = frozenset(o.id for o in ground.network.organisations)
         self._place = TopicPartition(RAW_STATUS.name(ground.network.payers[0]), 0)
@@ -83,8 +88,7 @@ class StatusFeed:
         saved = written = time.monotonic()
         while True:
             self._wake.clear()
-            async with self._ground.database.reading() as connection:
-                events = await feed_after(connection, self.position, MAX_EVENTS)
+            events = await self._next_events()
             now = time.monotonic()
             if events or now - written > REFRESH_S:
                 await self._transaction(feed, events)
@@ -93,6 +97,14 @@ class StatusFeed:
                 saved = now
                 await self._save()
             await self._rest(len(events))
+
+    async def _next_events(self) -> list[tuple[int, StatusEvent]]:
+        """From memory where the projector still has them, which spares reading back what was just written."""
+        recent = self._recent(self.position, MAX_EVENTS)
+        if recent is not None:
+            return recent
+        async with self._ground.database.reading() as connection:
+            return await feed_after(connection, self.position, MAX_EVENTS)
 
     async def _rest(self, events: int) -> None:
         if events >= LOADED_EVENTS:

@@ -39,7 +39,9 @@ async def project(ground: Ground, stop: asyncio.Event, verify: Verify) -> None:
 
 
 async def _work(ground: Ground, stop: asyncio.Event, verify: Verify) -> None:
-    feed = StatusFeed(ground, now_ms)
-    projector = Projector(ground, Rounds(ground.database, now_ms), feed.wake, now_ms)
+    rounds = Rounds(ground.database, now_ms)
+    await rounds.start()
+    feed = StatusFeed(ground, rounds.recent_after, now_ms)
+    projector = Projector(ground, rounds, feed.wake, now_ms)
     keeper = Keeper(ground, verify, now_ms)
     await run_until(stop, projector.run(), feed.run(), keeper.run(), keeper.watch())

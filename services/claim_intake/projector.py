@@ -28,8 +28,8 @@ from runtime.topics import RAW_STATUS, NamedTopic
 NAME: Final = "claim-intake-projector"
 POLL_MS: Final = 100
 LOADED_EVENTS: Final = 50
-LOADED_PAUSE_S: Final = 0.03
-"""Between rounds under load: fewer transactions, larger ones."""
+LOADED_PAUSE_S: Final = 0.25
+"""Between rounds under load: fewer transactions, larger ones, in which a claim often makes several steps at once."""
 GAP_CHECK_S: Final = 2.0
 PAUSE_SECONDS: Final = 1.0
 MAX_STEP: Final = 2**15
@@ -51,7 +51,6 @@ class Projector:
 
     async def run(self) -> None:
         """Projects until cancelled; waits where the broker is away."""
-        await self._rounds.start()
         while True:
             try:
                 await self._read_forever()

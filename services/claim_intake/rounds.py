@@ -4,9 +4,10 @@ Claims are kept in memory while they move, since five reports come for each with
 read from the database. A round changes memory only after its transaction has been committed.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from claim_intake.projection import Drop, Outcome, advance, close_gap
@@ -25,6 +26,7 @@ from claim_intake.store.projecting import (
 from claims.status import StatusEvent
 
 MAX_CLAIMS_IN_MEMORY: Final = 50_000
+MAX_EVENTS_IN_MEMORY: Final = 20_000
 MAX_GAPS_AT_ONCE: Final = 500
 READER: Final = "projector"
 UNKNOWN_CLAIM: Final = "unknown_claim"
@@ -55,6 +57,8 @@ class Rounds:
         self._database = database
         self._clock_ms = clock_ms
         self._memory: OrderedDict[ClaimKey, KnownClaim] = OrderedDict()
+        self._recent: deque[tuple[int, StatusEvent]] = deque(maxlen=MAX_EVENTS_IN_MEMORY)
+        """The newest events as they were committed, by id."""
         self.last_event_id = 0
 
     async def start(self) -> None:
@@ -76,6 +80,15 @@ class Rounds:
             if claim is not None and events:
                 work.append((key, claim, advance(claim.progress, (*claim.held, *events))))
         return await self._write(work, offsets, dropped)
+
+    def recent_after(self, after_id: int, limit: int) -> list[tuple[int, StatusEvent]] | None:
+        """The next committed events in order, or None where the first of them is no longer in memory."""
+        if after_id >= self.last_event_id:
+            return []
+        skipped = after_id + 1 - (self._recent[0][0] if self._recent else self.last_event_id + 1)
+        if skipped < 0:
+            return None
+        return list(islice(self._recent, skipped, skipped + limit))
 
     async def close_gaps(self, older_than_ms: int) -> RoundResult:
         """Gives claims whose next step has not come for too long the steps that later ones imply."""
@@ -112,6 +125,7 @@ class Rounds:
         async with self._database.writing() as connection:
             await write_round(connection, Round(applied, changed, held, released), self.last_event_id + 1)
             await save_offsets(connection, READER, offsets)
+        self._recent.extend((number, event) for number, (_, event) in enumerate(applied, self.last_event_id + 1))
         self.last_event_id += len(applied)
         self._remember(changed)
         return RoundResult(len(applied), len(held), dropped)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from claim_intake import rounds as rounds_module
 from claim_intake.rounds import FOREIGN_PAYER, READER, UNKNOWN_CLAIM, Reported, Rounds
 from claim_intake.store.database import Database
-from claim_intake.store.projecting import load_cursor, load_offsets, save_cursor
+from claim_intake.store.projecting import feed_after, load_cursor, load_offsets, save_cursor
 from claim_intake.store.reading import events_after, find, page
 from claims.status import STEP_OF, Status, StatusEvent
 from tests.contract.intake.candidates import candidate
@@ -137,3 +137,17 @@ async def test_a_cursor_is_kept(database: Database) -> None:
         await save_cursor(connection, "feed", 7)
         await save_cursor(connection, "feed", 9)
         assert await load_cursor(connection, "feed") == 9
+
+
+async def test_memory_and_database_tell_the_same_events(database: Database) -> None:
+    """The newest events come from memory, as they were committed; what was written before this start does not."""
+    refs = await accepted(database, 3)
+    await (await started(database)).take([told(ref, S.RECEIVED) for ref in refs], {})
+    rounds = await started(database)
+    assert rounds.recent_after(0, 10) is None
+    await rounds.take([told(ref, S.VALIDATED) for ref in refs], {})
+    await rounds.take([told(ref, S.SCORED) for ref in refs], {})
+    for after_id, limit in ((3, 10), (3, 2), (5, 3), (8, 1), (9, 5), (12, 5)):
+        async with database.reading() as connection:
+            assert rounds.recent_after(after_id, limit) == await feed_after(connection, after_id, limit)
+    assert rounds.recent_after(2, 10) is None
