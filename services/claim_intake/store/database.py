@@ -84,6 +84,7 @@ def _prepare_sqlite(engine: AsyncEngine, *, writes: bool) -> None:
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA wal_autocheckpoint=4000")
         cursor.execute("PRAGMA cache_size=-32000")
+        cursor.execute("PRAGMA mmap_size=268435456")  # the other process' commits empty the cache; mapped pages stay
         if not writes:
             cursor.execute("PRAGMA query_only=ON")
         cursor.close()
