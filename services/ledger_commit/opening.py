@@ -12,7 +12,7 @@ from pathlib import Path
 
 from claims.transaction import GENESIS, Genesis
 from ledger_commit.adapters.block_log import BlockLog
-from ledger_commit.adapters.disk import RealFile
+from ledger_commit.adapters.disk import DiskFile, RealFile, make_durable_directory
 from ledger_commit.adapters.safety_record import SafetyFile, SafetyRecordLostError
 from ledger_commit.consensus.committee import Committee, Member
 from ledger_commit.consensus.events import Executed, SafetyRecord
@@ -71,18 +71,23 @@ def fresh_safety(chain_id: bytes) -> SafetyRecord:
 
 
 def open_disk(
-    directory: Path, committee: Committee, ledger: Ledger, genesis: Genesis, progress: Callable[[int, int], None]
+    directory: Path,
+    committee: Committee,
+    ledger: Ledger,
+    genesis: Genesis,
+    progress: Callable[[int, int], None],
+    open_file: Callable[[Path], DiskFile] = RealFile,
 ) -> Opened:
     """Opens or makes the replica's files and executes the committed chain again.
 
     `progress` is told height and total now and then. Raises BlockLogError for a damaged log.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_durable_directory(directory)
     log_path = directory / "blocks.log"
     fresh = not log_path.exists()
-    safety_file = SafetyFile(RealFile(directory / "safety.rec"))
+    safety_file = SafetyFile(open_file(directory / "safety.rec"))
     safety, durable, not_voting = _load_safety(safety_file, committee.chain_id, fresh=fresh)
-    log = BlockLog(RealFile(log_path), committee.chain_id, durable)
+    log = BlockLog(open_file(log_path), committee.chain_id, durable)
     opened = Opened(
         log,
         safety_file,
@@ -101,6 +106,7 @@ def open_disk(
 
 
 def _load_safety(file: SafetyFile, chain_id: bytes, *, fresh: bool) -> tuple[SafetyRecord, int, str]:
+    # A first start may end after this file and before the log: a record of nothing signed beside no log is a first start.
     if file.is_new and fresh:
         record = fresh_safety(chain_id)
         file.save(record, 0)
@@ -109,7 +115,7 @@ def _load_safety(file: SafetyFile, chain_id: bytes, *, fresh: bool) -> tuple[Saf
         record, durable = file.load()
     except SafetyRecordLostError as error:
         return fresh_safety(chain_id), 0, str(error)
-    if fresh:
+    if fresh and record != fresh_safety(chain_id):
         return record, 0, "the block log is missing beside a safety record"
     return record, durable, ""
 

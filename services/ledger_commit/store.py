@@ -1,7 +1,7 @@
 """The projection in SQL: blocks, results, and where to find them. It can be thrown away and rebuilt from the block log.
 
 Rows are written with Core in one transaction for a group of blocks; the newest height in `ledger_block` is how far the projection
-has come. SQLite runs without a sync of its own here, since nothing is lost with it.
+has come. SQLite runs with synchronous=FULL: without it a power loss can leave a file that no longer opens.
 """
 
 from collections.abc import Sequence
@@ -201,5 +201,5 @@ _RESULT_COLUMNS = ("leaf", "height", "claim_ref", "submitter", "payer", "payee",
 def _tune_sqlite(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()

@@ -71,7 +71,7 @@ class BlockLog:
         self.markers: dict[int, CommitMarker] = {}
         self.recovered = 0
         self._dirty = False
-        if file.size() == 0:
+        if file.size() < _FILE_HEAD.size and durable_size == 0:  # new, or its first write was interrupted
             file.write(0, _FILE_HEAD.pack(_MAGIC, _FORMAT, chain_id))
             file.sync()
         self._check_head(chain_id)

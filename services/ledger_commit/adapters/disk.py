@@ -24,17 +24,14 @@ class DiskFile(Protocol):
 class RealFile:
     """A file of the operating system. Counts its syncs, since that is what durability rests on.
 
-    A new file's directory entry is made durable as well: a record whose directory was never synced is lost.
+    Its directory entry is made durable as well, since a record whose directory was never synced is lost. Also for a file
+    that exists: the process that made it may have been killed before it came to that.
     """
 
     def __init__(self, path: Path) -> None:
-        existed = path.exists()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.syncs = 0
-        if not existed:
-            directory = os.open(path.parent, os.O_RDONLY)
-            os.fsync(directory)
-            os.close(directory)
+        _sync_directory(path.parent)
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
@@ -65,3 +62,19 @@ class RealFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def make_durable_directory(path: Path) -> None:
+    """Makes the directory with its parents; the entry of each new one is durable when it returns."""
+    if not path.is_dir():
+        make_durable_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
