@@ -1,0 +1,104 @@
+"""Four replicas in the test's own loop, over real mTLS on loopback, without Kafka."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from ledger_commit.app import run_replica
+from ledger_commit.settings import ReplicaSettings
+from runtime.development import Ports, make_network
+from runtime.grpc_channel import open_channel
+from runtime.network import Network, organisation_directory
+from runtime.pki import TlsFiles
+from tests.fixtures.kafka import free_ports
+
+ORGANISATIONS = {
+    "aurora": "insurer",
+    "borealis": "insurer",
+    "cygnus": "insurer",
+    "meridian": "regulator",
+    "riverside": "provider",
+    "lakeside": "provider",
+}
+REPLICAS = ("aurora", "borealis", "cygnus", "meridian")
+
+
+@dataclass
+class Replicas:
+    """Starts and stops replicas of one network; each keeps its directory."""
+
+    run: Path
+    network: Network
+    _running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=dict)
+
+    def start(self, *organisations: str) -> None:
+        for organisation in organisations:
+            stop = asyncio.Event()
+            settings = ReplicaSettings(
+                run=self.run,
+                replica_organisation=organisation,
+                replica_feed=False,
+                replica_publish=False,
+                metrics_port=0,
+            )
+            self._running[organisation] = (stop, asyncio.create_task(run_replica(settings, stop)))
+
+    async def stop(self, *organisations: str) -> None:
+        for organisation in organisations:
+            stop, task = self._running.pop(organisation)
+            stop.set()
+            await task
+
+    async def stop_all(self) -> None:
+        await self.stop(*list(self._running))
+
+    def tls(self, organisation: str, service: str = "client") -> TlsFiles:
+        place = organisation_directory(self.run, organisation)
+        return TlsFiles(place / f"{service}.pem", place / f"{service}.key", self.run / "ca.pem")
+
+    def address(self, organisation: str) -> str:
+        return next(r.address for r in self.network.replicas if r.organisation == organisation)
+
+    @asynccontextmanager
+    async def calling(self, replica: str, caller: str, service: str = "client") -> AsyncIterator[Any]:
+        """LedgerService of a replica, with an organisation's certificate."""
+        channel = open_channel(self.address(replica), self.tls(caller, service))
+        yield ledger_pb2_grpc.LedgerServiceStub(channel)
+        await channel.close()
+
+    @asynccontextmanager
+    async def peering(self, replica: str, caller: str, service: str) -> AsyncIterator[Any]:
+        """PeerService of a replica, with an organisation's certificate."""
+        channel = open_channel(self.address(replica), self.tls(caller, service))
+        yield ledger_pb2_grpc.PeerServiceStub(channel)
+        await channel.close()
+
+    async def status(self, replica: str) -> ledger_pb2.GetStatusResponse:
+        async with self.calling(replica, "meridian") as stub:
+            answer: ledger_pb2.GetStatusResponse = await stub.GetStatus(
+                ledger_pb2.GetStatusRequest(), wait_for_ready=True, timeout=10
+            )
+            return answer
+
+    async def executed(self, replica: str, results: int, seconds: float = 15) -> ledger_pb2.GetStatusResponse:
+        """Its status, once it has so many results."""
+        async with asyncio.timeout(seconds):
+            while (status := await self.status(replica)).results_size < results:
+                await asyncio.sleep(0.05)
+        return status
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path) -> AsyncIterator[Replicas]:
+    """None of them started."""
+    ports = free_ports(2 + 2 * len(REPLICAS))
+    found = Ports(ports[0], ports[1], tuple(ports[2:6]), tuple(ports[6:10]))
+    made = Replicas(tmp_path / "run", make_network(tmp_path / "run", ORGANISATIONS, found, ""))
+    yield made
+    await made.stop_all()
