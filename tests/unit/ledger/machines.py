@@ -109,18 +109,25 @@ class Wires:
         self._of.power.step()
         self._of.note(from_request(request))
         for other in self._others.values():
-            other.later(lambda node: node.receive(self._of.me, from_request(request)))
+            other.later(lambda node: _hand_over(node, self._of.me, request))
 
     def send(self, to: int, request: ledger_pb2.ExchangeRequest) -> None:
         self._of.power.step()
         if to in self._others:
-            self._others[to].later(lambda node: node.receive(self._of.me, from_request(request)))
+            self._others[to].later(lambda node: _hand_over(node, self._of.me, request))
 
     def broadcast_batch(self, encoded: bytes) -> None:
         self._of.power.step()
         self._of.note(BATCH.decode(encoded))
         for other in self._others.values():
             other.later(lambda node: node.receive_batch(encoded))
+
+
+def _hand_over(node: Node, sender: int, request: ledger_pb2.ExchangeRequest) -> None:
+    message = from_request(request)
+    assert message is not None
+    assert not isinstance(message, bytes), "batches go their own way"
+    node.receive(sender, message)
 
 
 @dataclass
