@@ -212,11 +212,12 @@ class _BytesForm(_Form):
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         start = at + 4
         length = int.from_bytes(data[at:start], "big")
-        if start > len(data) or start + length > len(data):
+        end = start + length
+        if end > len(data):
             raise DecodeError("the bytes end early", len(data))
         if length > self.limit:
             raise DecodeError(f"{length} bytes, at most {self.limit}", at)
-        return data[start : start + length], start + length
+        return data[start:end], end
 
 
 class _TextForm(_Form):
@@ -259,7 +260,7 @@ class _TextForm(_Form):
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         start = at + 2
         end = start + int.from_bytes(data[at:start], "big")
-        if start > len(data) or end > len(data):
+        if end > len(data):
             raise DecodeError("the bytes end early", len(data))
         raw = data[start:end]
         known = self.known.get(raw)

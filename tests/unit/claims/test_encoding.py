@@ -185,6 +185,8 @@ LABEL, FIRST_INNER = b"\x00\x03lab", b"\x00\x00\x00\x02\x01\x07"
         (BYTES[:3], "medium: the bytes end early at byte 3"),
         (BYTES[:24], "label: the bytes end early at byte 24"),
         (BYTES[:25], "label: the bytes end early at byte 25"),
+        (BYTES[: BYTES.index(LABEL) + 10], "blob: the bytes end early at byte 34"),
+        (BYTES[: BYTES.index(LABEL) + 8], "blob: the bytes end early at byte 32"),
         (BYTES[: BYTES.index(LABEL) + 7], "blob: the bytes end early at byte 31"),
         (BYTES[: BYTES.index(LABEL) + 11], "maybe: the bytes end early at byte 35"),
         (BYTES[: BYTES.index(FIRST_INNER) + 2], "many: the bytes end early at byte 54"),
@@ -203,6 +205,7 @@ LABEL, FIRST_INNER = b"\x00\x03lab", b"\x00\x00\x00\x02\x01\x07"
         (BYTES[:-5] + b"\x09" + BYTES[-4:], "grid[0][0]: unknown Colour 9 at byte 92"),
         (BYTES + b"\x00", "1 bytes left over at byte 97"),
     ],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
 def test_bytes_that_are_no_encoding_are_refused_with_field_and_offset(data: bytes, message: str) -> None:
     with pytest.raises(DecodeError) as caught:
