@@ -97,6 +97,8 @@ class Node:
         self.disk = disk
         self.ledger = ledger
         self.chain = disk.chain
+        self.executed = disk.executed[-1]
+        """As of the last executed group. The ledger itself may be in the middle of a block, in the worker thread."""
         self.last_seen = disk.last_seen
         self.peers = Peers([])
         self.log = get_logger("node")
@@ -322,6 +324,7 @@ class Node:
             # One after the other, so that the core learns of every height.
             for executed in projected[1]:
                 self._events.append(executed)
+            self.executed = projected[1][-1]
             self._pump()
             self._on_executed(projected[0])
 

@@ -76,7 +76,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def GetStatus(self, _request: ledger_pb2.GetStatusRequest, context: Any) -> ledger_pb2.GetStatusResponse:
         identity_of(context)
-        node, executed = self._node, self._node.ledger.executed
+        node, executed = self._node, self._node.executed
         return ledger_pb2.GetStatusResponse(
             organisation=node.committee.members[node.me].organisation,
             chain_id=node.committee.chain_id,
