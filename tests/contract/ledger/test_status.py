@@ -20,9 +20,10 @@ async def test_height_and_roots_of_a_status_belong_together(
     """A block rests here after its results are in the tree; whoever asks meanwhile is told of the block before."""
     append = MerkleTree.append
 
-    def slowly(tree: MerkleTree, leaf: bytes) -> None:
-        append(tree, leaf)
+    def slowly(tree: MerkleTree, leaf: bytes) -> int:
+        index = append(tree, leaf)
         time.sleep(MIDDLE_S)
+        return index
 
     monkeypatch.setattr(MerkleTree, "append", slowly)
     replicas.start(*REPLICAS)
