@@ -79,9 +79,12 @@ def _documents(path: Path, raw: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def _parse(raw: bytes) -> Any:
-    """Raises ValueError for what is no JSON, for a name given twice in an object, and for too deep nesting."""
+    """Raises ValueError for what is no JSON, for a name given twice in an object, and for too deep nesting.
+
+    NaN and Infinity pass: no field of a claim takes them, and the error of the field names its place.
+    """
     try:
-        return json.loads(raw, object_pairs_hook=_object, parse_constant=_no_number)
+        return json.loads(raw, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -94,10 +97,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is given twice in one object")
     return made
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _is_json(line: bytes) -> bool:

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Final
 
 from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
-from cli import loading
 from cli.generator import Generator, PlannedClaim
 from cli.loading import Load, Report, sessions_of
 from cli.world import PAYERS
@@ -30,7 +29,6 @@ def planned(running: Running, seed: int, count: int) -> list[PlannedClaim]:
 
 def run_load(running: Running, key: str, plan: Sequence[PlannedClaim], rate: float) -> Report:
     """Submits the plan at this rate and follows every claim to its end."""
-    loading.PATIENCE_S = ENDED_WITHIN_S
     load = Load(sessions_of(running.session(), PAYERS), key)
     limit_s = len(plan) / rate + ENDED_WITHIN_S
     return asyncio.run(asyncio.wait_for(load.run(iter(plan), len(plan), rate), limit_s))
