@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
+from google.protobuf.message import DecodeError
 
 from claimledger.ledger.v1 import ledger_pb2
 from ledger_commit.publications import block_records, cursor_record, settlement_records, status_records
@@ -124,14 +125,17 @@ class Publisher(ConsumerRebalanceListener):
             await producer.stop()
 
     async def _read_cursor(self) -> None:
-        """What the last committed transaction left, or the beginning."""
+        """What the last committed transaction left, or the beginning. A record that is no cursor counts for nothing: it must
+        not keep every replica from the role."""
         consumer = make_consumer(self._kafka, group=None, client_id=f"{NAME}-cursor", read_committed=True)
         await consumer.start()
         found = ledger_pb2.PublisherCursor()
         try:
             async for record in read_to_end(consumer, [self._place]):
-                if record.value:
-                    found = ledger_pb2.PublisherCursor.FromString(record.value)
+                try:
+                    found = ledger_pb2.PublisherCursor.FromString(record.value) if record.value else found
+                except DecodeError:
+                    self._log.error("undecodable_cursor", offset=record.offset)
         finally:
             await consumer.stop()
         self.next_leaf, self.block_height = found.next_leaf, found.block_height

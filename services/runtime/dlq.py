@@ -87,6 +87,7 @@ async def list_dead_letters(kafka: str, keys: TopicKeys, topics: Sequence[str]) 
             replayed.add(f"{record.topic}:{headers[_REPLAYED].decode()}")
         else:
             found.append(_letter(record, headers, keys))
+    found.sort(key=lambda letter: letter.time_ms)
     return [_marked(letter) if letter.position in replayed else letter for letter in found]
 
 
@@ -138,15 +139,14 @@ def _marked(letter: DeadLetter) -> DeadLetter:
 
 
 async def _read_all(kafka: str, topics: Sequence[str]) -> AsyncIterator[Any]:
-    """Every record that the topics hold now, topic by topic. A topic that does not exist has none."""
+    """Every record that the topics hold now; each topic's in its order. A topic that does not exist has none."""
     consumer = make_consumer(kafka, group=None, client_id="claimledger-dlq")
     await consumer.start()
     try:
         existing = await consumer.topics()
-        for topic in topics:
-            if topic not in existing:
-                continue
-            async for record in read_to_end(consumer, [TopicPartition(topic, 0)]):  # dead letters have one partition
+        partitions = [TopicPartition(topic, 0) for topic in topics if topic in existing]  # dead letters have one each
+        if partitions:
+            async for record in read_to_end(consumer, partitions):
                 yield record
     finally:
         await consumer.stop()
