@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -20,6 +21,26 @@ ENDED_WITHIN_S: Final = 150.0
 """After the last claim was due. A broker that recovers on a busy machine may be away for a minute."""
 REST_WITHIN_S: Final = 20.0
 ON_THE_WAY: Final = {"RECEIVED", "VALIDATED", "SCORED", "ORDERED"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network after its first load, when everything is known that was ever submitted to it."""
+
+    running: Running
+    report: Report
+    accepted: dict[str, Submitted]
+    published: Published
+    found: Recount
+
+
+def load_whole(running: Running, seed: int, count: int, rate: float) -> Loaded:
+    """The first load of a network, and its recount."""
+    plan = planned(running, seed, count)
+    report = run_load(running, "first", plan, rate)
+    accepted = submitted_again(running, "first", plan)
+    found, published = recounted(running, accepted, {})
+    return Loaded(running, report, accepted, published, found)
 
 
 def planned(running: Running, seed: int, count: int) -> list[PlannedClaim]:

@@ -18,9 +18,11 @@ from unittest.mock import patch
 import grpc
 import psutil
 
+from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from cli.__main__ import main
 from cli.bootstrap import founding_transactions, load_world, make_certs, order
+from cli.generator import PlannedClaim
 from cli.network_commands import BUCKETS
 from cli.processes import ROOT, Processes
 from cli.session import Session, open_session
@@ -74,6 +76,13 @@ class Running:
         session = self.session()
         with session.replica() as channel:
             order(channel, list(founding_transactions(self.run, session.network, self.world)))
+
+    def submit(self, planned: PlannedClaim, key: str) -> str:
+        """Submits one claim; its control number."""
+        request = intake_pb2.SubmitClaimRequest(client_key=key, claim=planned.claim)
+        with self.session(planned.submitter).intake() as channel:
+            answer = intake_pb2_grpc.IntakeServiceStub(channel).SubmitClaim(request, timeout=CALL_TIMEOUT_S)
+        return str(answer.accepted.control_number)
 
     def status_of(self, name: str) -> ledger_pb2.GetStatusResponse | None:
         """What a replica tells of itself; None where it does not answer."""

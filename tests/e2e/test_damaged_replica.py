@@ -1,0 +1,118 @@
+"""A replica whose disk is not what it left: it names what is wrong, and never votes on a guess.
+
+`replica-meridian` of the shared network is damaged and mended here; the three others go on meanwhile.
+"""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from cli.processes import ProcessError
+from ledger_commit.adapters.block_log import _ENTRY_HEAD, _FILE_HEAD
+from tests.e2e.loads import planned, run_load
+from tests.e2e.running import Running, until
+
+pytestmark = pytest.mark.e2e
+REPLICA: Final = "replica-meridian"
+WITHIN_S: Final = 20
+
+
+@pytest.fixture
+def directory(network: Running) -> Iterator[Path]:
+    """The stopped replica's files, with something in them; as they were and the replica up again afterwards."""
+    report = run_load(network, f"before-{secrets.token_hex(3)}", planned(network, 91, 30), 60)
+    assert report.unaccounted == []
+    assert network.processes.stop(REPLICA)
+    place = network.run / "data" / REPLICA
+    kept = place.with_name("kept")
+    shutil.copytree(place, kept)
+    yield place
+    network.processes.stop(REPLICA)
+    shutil.rmtree(place)
+    kept.rename(place)
+    network.start(REPLICA)
+    caught_up(network)
+
+
+def caught_up(network: Running) -> None:
+    """The replica takes part and has what the others have."""
+
+    def holds() -> bool:
+        mine, other = network.status_of(REPLICA), network.status_of("replica-aurora")
+        return bool(mine and other and not mine.not_voting and mine.executed_height >= other.executed_height)
+
+    until(holds, WITHIN_S, "the mended replica does not take part")
+
+
+def refusal_to_start(network: Running) -> str:
+    """What the person who starts it reads."""
+    with pytest.raises(ProcessError) as caught:
+        network.start(REPLICA)
+    assert network.processes.process(REPLICA) is None
+    return str(caught.value)
+
+
+def entry_around(log: bytes, offset: int) -> int:
+    """Where the entry begins that holds this byte."""
+    at = _FILE_HEAD.size
+    while True:
+        length, _, _ = _ENTRY_HEAD.unpack_from(log, at)
+        end = at + _ENTRY_HEAD.size + length
+        if offset < end:
+            return at
+        at = end
+
+
+def test_a_flipped_bit_in_the_block_log_is_named_by_its_entry(network: Running, directory: Path) -> None:
+    path = directory / "blocks.log"
+    log = bytearray(path.read_bytes())
+    middle = len(log) // 2
+    log[middle] ^= 0x10
+    path.write_bytes(log)
+    told = refusal_to_start(network)
+    assert f"damaged at byte {entry_around(log, middle)}" in told
+    assert path.read_bytes() == log, "nothing was cut off"
+
+
+def test_a_truncated_block_log_is_refused_and_an_unfinished_write_is_cut_off(network: Running, directory: Path) -> None:
+    """What had been durable may not be missing; what was being written when the power went may."""
+    path = directory / "blocks.log"
+    log = path.read_bytes()
+    path.write_bytes(log[: len(log) // 2])
+    assert f"truncated: {len(log) // 2} bytes where" in refusal_to_start(network)
+
+    torn = _ENTRY_HEAD.pack(1000, 1, 0) + b"begun"
+    path.write_bytes(log + torn)
+    network.start(REPLICA)
+    caught_up(network)
+    assert f'"bytes": {len(torn)}, "event": "log_end_cut"' in network.log_of(REPLICA)
+
+
+def test_a_replica_without_its_safety_record_follows_does_not_vote_and_says_so(
+    network: Running, directory: Path
+) -> None:
+    """It has every result of the others. The person at the keyboard sees why it does not vote."""
+    (directory / "safety.rec").unlink()
+    network.start(REPLICA)
+    before = until(lambda: network.status_of(REPLICA), WITHIN_S, "no answer")
+    assert "safety record is lost" in before.not_voting
+    report = run_load(network, f"without-{secrets.token_hex(3)}", planned(network, 92, 30), 60)
+    assert report.unaccounted == []
+
+    def followed() -> bool:
+        mine, other = network.status_of(REPLICA), network.status_of("replica-aurora")
+        return bool(mine and other and mine.results_size == other.results_size > before.results_size)
+
+    until(followed, WITHIN_S, "it does not follow")
+    rows = network.said_here("status", "--json").rows
+    row = next(row for row in rows if row.get("replica") == "meridian")
+    assert "safety record is lost" in row["state"]
+    assert "not_voting" in network.log_of(REPLICA)
+    network.processes.stop(REPLICA)
+    network.start(REPLICA)
+    again = until(lambda: network.status_of(REPLICA), WITHIN_S, "no answer")
+    assert "safety record is lost" in again.not_voting, "a second start does not forget it"
