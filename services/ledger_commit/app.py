@@ -24,12 +24,13 @@ from ledger_commit.settings import ReplicaSettings
 from ledger_commit.store import Projected, Projection
 from runtime.bls import Bls, backend
 from runtime.grpc_server import GrpcServer
-from runtime.kafka import SealingProducer, make_producer, wait_for_kafka
+from runtime.kafka import SealingProducer, make_producer, wait_for_topics
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_COMMITTED_CLAIMS
 from runtime.network import GENESIS_FILE, Network, load_network, organisation_directory
 from runtime.process import announce, run_until
 from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.topics import RETRY, SCORED
 
 PROJECTION_GROUP = 200
 WATCH_S = 1.0
@@ -207,12 +208,7 @@ async def _watch(publisher: Publisher) -> None:
 async def _feed(made: Assembly) -> None:
     """Feeds from Kafka, once it is there."""
     kafka = made.settings.kafka or made.network.kafka
-    while True:
-        try:
-            await wait_for_kafka(kafka)
-            break
-        except ConnectionError as error:
-            get_logger("feeder").warning("waiting_for_kafka", error=str(error))
+    await wait_for_topics(kafka, [topic.name(payer) for topic in (SCORED, RETRY) for payer in made.network.payers])
     if made.settings.replica_drop_claims:
         get_logger("feeder").error("fault_injection", what="claims from Kafka are acknowledged and dropped")
     producer = SealingProducer(make_producer(kafka, "ledger-commit"), made.topic_keys, "ledger-commit")

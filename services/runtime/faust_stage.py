@@ -20,7 +20,7 @@ import faust
 from faust.worker import Worker
 
 from runtime.ack_window import AckWindow
-from runtime.kafka import SealingProducer, confirmed, make_producer
+from runtime.kafka import SealingProducer, confirmed, make_producer, wait_for_topics
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAST_ACK
 from runtime.process import collect_seldom
@@ -42,6 +42,7 @@ def run_faust_stage(stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str 
     if data:
         Path(data).mkdir(parents=True, exist_ok=True)
     collect_seldom()
+    asyncio.run(wait_for_topics(kafka, stage.topics))  # Faust ends where no broker answers
     app = faust_app(group or stage.name, kafka, data)
     worker = _FaustStage(stage, app, kafka, keys)
     try:

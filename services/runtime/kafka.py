@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from runtime.log import get_logger
 from runtime.stage import Out
 from runtime.topic_keys import TopicKeys
 from runtime.topics import DEAD_LETTER_RETENTION_MS, NamedTopic, bucket_of
@@ -29,6 +30,7 @@ CONTENT_TYPE: Final = "application/protobuf"
 GATHER_BYTES: Final = 128 * 1024
 GATHER_MS: Final = 100
 CREATE_TIMEOUT_MS: Final = 30_000
+TOPICS_PAUSE_S: Final = 0.5
 
 
 def make_producer(kafka: str, client_id: str, *, transactional_id: str | None = None, linger_ms: int = 2) -> Any:
@@ -123,6 +125,34 @@ async def wait_for_kafka(kafka: str, timeout_s: float = 30.0) -> None:
             return
         finally:
             await admin.close()
+
+
+async def wait_for_topics(kafka: str, topics: Iterable[str]) -> None:
+    """Returns when a broker answers and has these topics, however long that takes.
+
+    A consumer that subscribes to a topic before it is made would not look again for minutes.
+    """
+    wanted, log = set(topics), get_logger("kafka")
+    while True:
+        try:
+            await wait_for_kafka(kafka)
+            missing = wanted - await _existing_topics(kafka)
+        except (ConnectionError, KafkaError) as error:
+            log.warning("waiting_for_kafka", error=str(error))
+        else:
+            if not missing:
+                return
+            log.warning("waiting_for_topics", missing=len(missing), first=min(missing))
+        await asyncio.sleep(TOPICS_PAUSE_S)
+
+
+async def _existing_topics(kafka: str) -> set[str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="claimledger-wait")
+    try:
+        await admin.start()
+        return set(await admin.list_topics())
+    finally:
+        await admin.close()
 
 
 def cloud_event(

@@ -38,6 +38,9 @@ LEDGER_PUBLISHED = Gauge("claimledger_ledger_published_height", "Height up to wh
 
 
 def serve_metrics(port: int) -> None:
-    """Shows the metrics on http://127.0.0.1:<port>/metrics; port 0 does nothing. Raises OSError where it is busy."""
+    """Shows the metrics on http://127.0.0.1:<port>/metrics; port 0 does nothing. Raises OSError naming a busy address."""
     if port:
-        start_http_server(port, addr="127.0.0.1")
+        try:
+            start_http_server(port, addr="127.0.0.1")
+        except OSError as error:
+            raise OSError(f"cannot show metrics on 127.0.0.1:{port}: is another process using the port?") from error

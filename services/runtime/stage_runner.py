@@ -14,7 +14,7 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from runtime.ack_window import AckWindow
-from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
+from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer, wait_for_topics
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAG, STAGE_LAST_ACK, STAGE_SECONDS
 from runtime.stage import AnyStage
@@ -33,6 +33,13 @@ async def run_stage(
 
     `group` is the stage's name unless given. Raises what the stage raises, without acknowledging the records in hand.
     """
+    waiting = asyncio.ensure_future(wait_for_topics(kafka, stage.topics))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, stopping):
+        task.cancel()
+    if stop.is_set():
+        return
     name = client_id or stage.name
     producer = SealingProducer(make_producer(kafka, name), keys, stage.name)
     consumer = make_consumer(kafka, group=group or stage.name, client_id=name, session_timeout_ms=6000)

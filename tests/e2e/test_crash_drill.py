@@ -21,7 +21,7 @@ FAMILIES = 80
 RATE = 25.0
 SEED = 31
 ROUNDS = int(os.environ.get("CLAIMLEDGER_DRILL_ROUNDS", "1"))
-SECONDS_EACH = 6.5
+SECONDS_EACH = 6.2
 """From one kill to the next. A consumer group takes 6 s to give up on a member that was killed."""
 KILLED = ("intake", "validation", "fraud", "the leader", "the publisher", "broker")
 DOWN_S = 1.0
