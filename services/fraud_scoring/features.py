@@ -218,10 +218,12 @@ class PartitionState:
 
     def _add_day(self, npi: str, day: int, claims: int, minutes: int) -> None:
         days = self._providers.pop(npi, None) or {}
-        before = days.get(day, (0, 0))
-        days[day] = (before[0] + claims, before[1] + minutes)
-        if len(days) > WINDOW_DAYS:
-            del days[min(days)]
+        before = days.get(day)
+        days[day] = (before[0] + claims, before[1] + minutes) if before else (claims, minutes)
+        if before is None:
+            oldest = max(days) - WINDOW_DAYS
+            for gone in [at for at in days if at <= oldest]:
+                del days[gone]
         _put(self._providers, npi, days, MAX_PROVIDERS)
 
     def encoded(self) -> bytes:

@@ -18,7 +18,9 @@ OUTLIER_QUANTILE_PERCENT: Final = 95
 OUTLIER_FACTOR: Final = 3
 FAR_OUTLIER_FACTOR: Final = 10
 OUTLIER_MIN_SEEN: Final = 30
-"""A code's charges say nothing before so many were seen."""
+"""Charges of a code that must have been seen before a threefold one says something, …"""
+FAR_OUTLIER_MIN_SEEN: Final = 8
+"""… and before a tenfold one does: the quantile of so few is their largest, which honest charges exceed, but not so far."""
 BURST_FACTOR: Final = 5
 BURST_MIN_CLAIMS: Final = 20
 VISITS_DAYS: Final = 7
@@ -80,10 +82,12 @@ def charge_outlier(claim: ClaimFacts, state: PartitionState) -> Reason | None:
 def _outlier(line: ObservedLine, state: PartitionState) -> tuple[int, int]:
     """Whole multiples of the quantile, and the quantile."""
     charges = state.charges_of(line.procedure)
-    if charges is None or charges.total < OUTLIER_MIN_SEEN or not line.units:
+    if charges is None or charges.total < FAR_OUTLIER_MIN_SEEN or not line.units:
         return 0, 0
     quantile = charges.quantile_cents(OUTLIER_QUANTILE_PERCENT)
-    return line.charge_cents // line.units // quantile, quantile
+    factor = line.charge_cents // line.units // quantile
+    enough = charges.total >= OUTLIER_MIN_SEEN or factor >= FAR_OUTLIER_FACTOR
+    return (factor, quantile) if enough else (0, 0)
 
 
 def burst(claim: ClaimFacts, state: PartitionState) -> Reason | None:

@@ -65,6 +65,11 @@ class _Judged:
     held: bool
     """Suspected, and the payer would pay: so the pend bit is set."""
 
+    @property
+    def pended(self) -> bool:
+        """The claim goes on to wait for a person: by the pend bit, or because the payer's own edits said so before."""
+        return self.held or self.claim.disposition is Disposition.PEND
+
 
 class FraudScoring(Stage[StateLog, Validated]):
     """Serves the payers of `scorers`; `clock_ms` stamps steps and alerts."""
@@ -158,13 +163,13 @@ def _scored(scorer: Scorer, message: Validated, judged: list[_Judged]) -> Out:
 
 
 def _score_out(scorer: Scorer, item: _Judged) -> Out:
-    value = score_to_proto(item.claim, item.score, pended=item.held)
+    value = score_to_proto(item.claim, item.score, pended=item.pended)
     return Out(SCORES.name(scorer.payer), item.claim.claim_ref, value.SerializeToString(), SCORES.schema, _event(item))
 
 
 def _alert_out(scorer: Scorer, item: _Judged, now_ms: int) -> Out:
     value = fraud_pb2.FraudAlert(
-        score=score_to_proto(item.claim, item.score, pended=item.held), time_ms=now_ms, payer=scorer.payer
+        score=score_to_proto(item.claim, item.score, pended=item.pended), time_ms=now_ms, payer=scorer.payer
     )
     return Out(ALERTS.name(scorer.payer), item.claim.claim_ref, value.SerializeToString(), ALERTS.schema, _event(item))
 
@@ -184,7 +189,7 @@ def _step(item: _Judged, now_ms: int) -> events_pb2.StatusEvent:
         submitter=claim.submitter,
         payer=claim.payer,
         payee=claim.payee,
-        detail="held for review" if item.held else "",
+        detail="held for review" if item.pended else "",
     )
 
 

@@ -95,7 +95,7 @@ ALERTS: Final = Topic(
     (Service.FRAUD,), (Service.CLIENT,), dead_letters=False, about="claims held for analysts",
 )  # fmt: skip
 VALIDATION_STATE: Final = Topic(
-    Scope.PAYER, "validation.state", "member_ref", "validation's own state record",
+    Scope.PAYER, "validation.state", "member_ref, claim_ref, version", "validation's own state record",
     (Service.VALIDATION,), (Service.VALIDATION,), retention_ms=None, dead_letters=False,
     about="member history, rebuilt after restart and rebalance",
 )  # fmt: skip

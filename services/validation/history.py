@@ -1,11 +1,10 @@
 """What a member was billed for before: exact duplicates, and the same service elsewhere on the same day.
 
 A claim is judged once, when it first comes; what was found then is kept with it, so a redelivered claim gets the same
-answer and is never a duplicate of itself. A member's history is one value, bounded in claims and days, kept under the
-member's pseudonym in the compacted state topic.
+answer and is never a duplicate of itself. A member's history is bounded in claims and days; each claim is one record of
+the compacted state topic, and a forgotten claim's tombstone.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
@@ -46,15 +45,40 @@ class BilledClaim:
     """Numbers of lines whose service another provider billed for the same day."""
 
 
-@dataclass(frozen=True, slots=True)
+BILLED_CLAIM: Final = Codec(BilledClaim)
+_REF_BYTES: Final = 16
+
+
+@dataclass(slots=True)
 class MemberHistory:
-    """In the order in which the claims came."""
+    """One member's claims in the order in which they came, and their lines by day and code."""
 
-    claims: Annotated[tuple[BilledClaim, ...], Many(MAX_CLAIMS)]
+    claims: dict[tuple[bytes, int], BilledClaim] = field(default_factory=dict)
+    services: dict[tuple[int, str], list[tuple[bytes, BilledLine]]] = field(default_factory=dict)
 
+    def add(self, claim: BilledClaim) -> None:
+        self.claims[claim.claim_ref, claim.version] = claim
+        for line in claim.lines:
+            self.services.setdefault((line.day, line.code), []).append((claim.claim_ref, line))
 
-MEMBER_HISTORY: Final = Codec(MemberHistory)
-EMPTY: Final = MemberHistory(())
+    def remove(self, key: tuple[bytes, int]) -> None:
+        claim = self.claims.pop(key)
+        for line in claim.lines:
+            entries = self.services[line.day, line.code]
+            entries.remove((claim.claim_ref, line))
+            if not entries:
+                del self.services[line.day, line.code]
+
+    def forget(self, received_day: int) -> list[tuple[bytes, int]]:
+        """Drops the oldest claims while they are too many or too long ago; returns which."""
+        gone: list[tuple[bytes, int]] = []
+        for key, claim in self.claims.items():
+            if len(self.claims) - len(gone) <= MAX_CLAIMS and claim.received_day >= received_day - KEPT_DAYS:
+                break
+            gone.append(key)
+        for key in gone:
+            self.remove(key)
+        return gone
 
 
 @dataclass(slots=True)
@@ -63,36 +87,60 @@ class Histories:
 
     members: dict[bytes, MemberHistory] = field(default_factory=dict)
 
-    def judge(self, case: Case) -> tuple[BilledClaim, bool]:
-        """The claim's judgement, and whether it is new (and the member's history has changed)."""
+    def judge(self, case: Case) -> tuple[BilledClaim, list[tuple[bytes, bytes]]]:
+        """The claim's judgement, and the state records (key, value) that keep it; none for a claim that came before.
+
+        An empty value says that a claim is forgotten.
+        """
         assert case.member is not None, "only a known member has a history"
-        history = self.members.get(case.member.member_ref, EMPTY)
+        member = case.member.member_ref
+        history = self.members.setdefault(member, MemberHistory())
         key = (case.accepted.claim_ref, case.accepted.version)
-        for claim in history.claims:
-            if (claim.claim_ref, claim.version) == key:
-                return claim, False
+        known = history.claims.get(key)
+        if known is not None:
+            return known, []
         judged = _judged(case, history)
-        self.members[case.member.member_ref] = _with(history, judged)
-        return judged, True
+        history.add(judged)
+        gone = history.forget(judged.received_day)
+        records = [(state_key(member, *key), BILLED_CLAIM.encode(judged))]
+        return judged, records + [(state_key(member, *old), b"") for old in gone]
 
-    def encoded(self, member_ref: bytes) -> bytes:
-        return MEMBER_HISTORY.encode(self.members[member_ref])
+    def restore(self, key: bytes, encoded: bytes) -> None:
+        """Takes one state record, in the order of the state topic."""
+        member, ref, version = key[:_REF_BYTES], key[_REF_BYTES:-2], int.from_bytes(key[-2:], "big")
+        history = self.members.setdefault(member, MemberHistory())
+        if (ref, version) in history.claims:
+            history.remove((ref, version))
+        if encoded:
+            history.add(BILLED_CLAIM.decode(encoded))
 
-    def restore(self, member_ref: bytes, encoded: bytes) -> None:
-        self.members[member_ref] = MEMBER_HISTORY.decode(encoded)
+
+def state_key(member_ref: bytes, claim_ref: bytes, version: int) -> bytes:
+    """member_ref ‖ claim_ref ‖ version in 2 bytes: one state record for each claim, so that one more costs one more."""
+    return member_ref + claim_ref + version.to_bytes(2, "big")
 
 
 def _judged(case: Case, history: MemberHistory) -> BilledClaim:
     lines = billed_lines(case)
-    others = [line for claim in history.claims if claim.claim_ref != case.accepted.claim_ref for line in claim.lines]
-    corrects = case.claim.header.frequency is not Frequency.ORIGINAL
+    duplicates, elsewhere = [], []
+    if case.claim.header.frequency is Frequency.ORIGINAL:
+        for line in lines:
+            others = [
+                other
+                for ref, other in history.services.get((line.day, line.code), ())
+                if ref != case.accepted.claim_ref
+            ]
+            if any(_same(line, other) for other in others):
+                duplicates.append(line.number)
+            if any(line.npi != other.npi for other in others):
+                elsewhere.append(line.number)
     return BilledClaim(
         case.accepted.claim_ref,
         case.accepted.version,
         case.accepted.received_day,
         lines,
-        () if corrects else _numbers(lines, others, _same),
-        () if corrects else _numbers(lines, others, _same_elsewhere),
+        tuple(duplicates),
+        tuple(elsewhere),
     )
 
 
@@ -107,26 +155,5 @@ def billed_lines(case: Case) -> tuple[BilledLine, ...]:
 
 
 def _same(line: BilledLine, other: BilledLine) -> bool:
-    """Exact: provider, day, code with modifiers, units and charge (claims.md, duplicate)."""
-    return (line.npi, line.day, line.code, line.units, line.charge_cents) == (
-        other.npi,
-        other.day,
-        other.code,
-        other.units,
-        other.charge_cents,
-    )
-
-
-def _same_elsewhere(line: BilledLine, other: BilledLine) -> bool:
-    return line.npi != other.npi and line.day == other.day and line.code == other.code
-
-
-def _numbers(
-    lines: Iterable[BilledLine], others: list[BilledLine], matches: Callable[[BilledLine, BilledLine], bool]
-) -> tuple[int, ...]:
-    return tuple(line.number for line in lines if any(matches(line, other) for other in others))
-
-
-def _with(history: MemberHistory, claim: BilledClaim) -> MemberHistory:
-    kept = [c for c in history.claims if c.received_day >= claim.received_day - KEPT_DAYS]
-    return MemberHistory((*kept, claim)[-MAX_CLAIMS:])
+    """Exact, for lines of one day and code with modifiers: provider, units and charge (claims.md, duplicate)."""
+    return (line.npi, line.units, line.charge_cents) == (other.npi, other.units, other.charge_cents)

@@ -13,7 +13,16 @@ from claimledger.events.v1 import events_pb2
 from claims.finding import Finding, Severity
 from claims.rejection import REJECTION, Rejection, RejectionReason, rejection_message
 from claims.status import STEP_OF, Status, event_id
-from claims.transaction import MAX_CLAIMS_PER_RECORD, RECORD, Kind, Prefix, PricedClaim, Record, record_message
+from claims.transaction import (
+    MAX_CLAIMS_PER_RECORD,
+    MAX_RECORD_BYTES,
+    RECORD,
+    Kind,
+    Prefix,
+    PricedClaim,
+    Record,
+    record_message,
+)
 from runtime.stage import Out
 from runtime.topics import REJECTED, VALIDATED
 from validation.case import Case
@@ -21,6 +30,10 @@ from validation.history import BilledClaim
 from validation.minutes import minutes_of
 
 PRICING_KEY_ID: Final = 2
+PREFIX_BYTES: Final = 256
+CLAIM_BYTES: Final = 512
+LINE_BYTES: Final = 80
+"""Upper bounds of what a record, a claim of it and a line of that take in the fixed encoding."""
 Sign = Callable[[bytes], bytes]
 """The payer's pricing key over a message: 64 bytes."""
 
@@ -81,16 +94,22 @@ def validated_records(issuer: Issuer, priced: Iterable[Priced]) -> list[Out]:
     groups: dict[tuple[int, bool], list[Priced]] = {}
     for item in priced:
         groups.setdefault((item.bucket, item.is_retry), []).append(item)
-    return [
-        _validated(issuer, bucket, piece)
-        for (bucket, _), group in groups.items()
-        for piece in _pieces(group, MAX_CLAIMS_PER_RECORD)
-    ]
+    return [_validated(issuer, bucket, piece) for (bucket, _), group in groups.items() for piece in _pieces(group)]
 
 
-def _pieces(group: Sequence[Priced], limit: int) -> Iterator[Sequence[Priced]]:
-    for start in range(0, len(group), limit):
-        yield group[start : start + limit]
+def _pieces(group: Sequence[Priced]) -> Iterator[Sequence[Priced]]:
+    """In order, each within a record's claims and bytes: one that is too large could never be scored."""
+    piece: list[Priced] = []
+    room = MAX_RECORD_BYTES - PREFIX_BYTES
+    for item in group:
+        size = CLAIM_BYTES + LINE_BYTES * len(item.claim.lines)
+        if piece and (len(piece) == MAX_CLAIMS_PER_RECORD or size > room):
+            yield piece
+            piece, room = [], MAX_RECORD_BYTES - PREFIX_BYTES
+        piece.append(item)
+        room -= size
+    if piece:
+        yield piece
 
 
 def _validated(issuer: Issuer, bucket: int, piece: Sequence[Priced]) -> Out:

@@ -74,7 +74,7 @@ class Validation(Stage[Histories, Message]):
         return Histories()
 
     def restore(self, state: Histories, record: Incoming) -> None:
-        if record.key and record.value:
+        if record.key:
             state.restore(record.key, record.value)
 
     def decode(self, record: Incoming) -> Message:
@@ -97,7 +97,6 @@ class Validation(Stage[Histories, Message]):
         outs: list[Out] = []
         priced: list[Priced] = []
         steps: list[events_pb2.StatusEvent] = []
-        changed: dict[bytes, None] = {}
         for submitted in message:
             case = submitted.case
             findings = run_edits(case)
@@ -105,16 +104,14 @@ class Validation(Stage[Histories, Message]):
                 outs.append(rejected_record(issuer, case, findings, _commitment(case)))
                 steps.append(status_event(case, Status.REJECTED, now_ms, _detail(findings)))
                 continue
-            judged, new = state.judge(case)
+            judged, kept = state.judge(case)
+            outs += [_state_record(issuer.payer, key, value, record) for key, value in kept]
             findings += duplicate_findings(case, judged)
             item = self._price(issuer, submitted, findings, judged)
             priced.append(item)
             steps.append(status_event(case, Status.VALIDATED, now_ms, _detail(findings)))
-            if new and case.member is not None:
-                changed[case.member.member_ref] = None
         outs += validated_records(issuer, priced)
-        outs += status_records(issuer.payer, issuer.buckets, steps)
-        return outs + [_state_record(issuer.payer, state, member, record) for member in changed]
+        return outs + status_records(issuer.payer, issuer.buckets, steps)
 
     def _price(self, issuer: Issuer, submitted: Submitted, findings: Sequence[Finding], judged: BilledClaim) -> Priced:
         case = submitted.case
@@ -125,7 +122,10 @@ class Validation(Stage[Histories, Message]):
 
 def _submitted(claim: events_pb2.SubmittedClaim, reference: PayerReference) -> Submitted:
     accepted = ACCEPTED_CLAIM.decode(claim.accepted)
-    case = case_of(accepted, CLAIM.decode(accepted.claim), reference)
+    decoded = CLAIM.decode(accepted.claim)
+    if not decoded.lines or len({line.number for line in decoded.lines}) != len(decoded.lines):
+        raise DataError("a claim without lines, or with two of one number, which intake never accepts", "lines")
+    case = case_of(accepted, decoded, reference)
     return Submitted(case, claim.attempt, claim.accepted_time_ms, _elements(case))
 
 
@@ -154,6 +154,7 @@ def duplicate_findings(case: Case, judged: BilledClaim) -> list[Finding]:
             group="OA",
             carc="18",
             rarc="N522",
+            hint="a correction is sent with frequency 7, not as a new claim",
         )
         for number in judged.duplicates
     ]
@@ -169,14 +170,9 @@ def _detail(findings: Sequence[Finding]) -> str:
     return " ".join(told)[:200]
 
 
-def _state_record(payer: str, state: Histories, member_ref: bytes, record: Incoming) -> Out:
-    """The member's whole history; the newest record of a member is what compaction keeps."""
-    event = f"{record.topic}/{record.partition}/{record.offset}/{member_ref.hex()}"
+def _state_record(payer: str, key: bytes, value: bytes, record: Incoming) -> Out:
+    """What the history keeps of a claim; compaction drops the claims that are forgotten."""
+    event = f"{record.topic}/{record.partition}/{record.offset}/{key.hex()}"
     return Out(
-        VALIDATION_STATE.name(payer),
-        member_ref,
-        state.encoded(member_ref),
-        VALIDATION_STATE.schema,
-        event,
-        partition=record.partition,
+        VALIDATION_STATE.name(payer), key, value or None, VALIDATION_STATE.schema, event, partition=record.partition
     )

@@ -11,6 +11,7 @@
 | procedure.form, modifier.form, revenue.form | HCPCS or CPT form | reject | CO 16 M20; CO 182 N519; CO 16 M50 |
 | pointer.missing | names a diagnosis of the claim, each once | reject | CO 16 M64 |
 | money.total, money.currency, money.other-payer | Σ lines, the ledger's currency, one amount a line | reject | CO 16 M54, MA130, MA04 |
+| money.range | 0 ≤ charge ≤ 10^11 cents, units ≥ 1 | reject | CO 16 M79, M53 |
 | date.order, date.future | from ≤ through ≤ received | reject | CO 16 M52, M59 |
 | member.unknown, coverage.before, coverage.after, coverage.plan | enrolled in the plan on the day | reject | PR 31 N382; PR 26, 27 |
 | plan.unknown, plan.day | the payer has the plan on the day | reject | PR 31 N382 |
@@ -32,7 +33,7 @@ from validation.edits.benefits import authorization_edit, covered_edit, timely_f
 from validation.edits.codes import diagnosis_edit, modifier_edit, pointer_edit, procedure_edit, revenue_edit
 from validation.edits.coverage import coverage_edit, member_edit, plan_edit
 from validation.edits.dates import date_edit
-from validation.edits.money import currency_edit, other_payer_edit, total_edit
+from validation.edits.money import currency_edit, other_payer_edit, range_edit, total_edit
 from validation.edits.providers import excluded_edit, npi_edit, provider_edit, taxonomy_edit
 
 Edit = Callable[[Case], list[Finding]]
@@ -45,6 +46,7 @@ EDITS: Final[tuple[Edit, ...]] = (
     modifier_edit,
     revenue_edit,
     pointer_edit,
+    range_edit,
     total_edit,
     currency_edit,
     other_payer_edit,

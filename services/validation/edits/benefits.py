@@ -20,6 +20,7 @@ def timely_filing_edit(case: Case) -> list[Finding]:
             line=line.number,
             group="CO",
             carc="29",
+            hint="appeal with proof that the claim was filed in time, if it was",
         )
         for position, line in enumerate(case.claim.lines)
         if case.accepted.received_day - line.through_day > limit
@@ -39,6 +40,7 @@ def authorization_edit(case: Case) -> list[Finding]:
             line=number,
             group="CO",
             carc="197",
+            hint="submit again with the number of the authorisation",
         )
         for number, benefit in _benefits(case)
         if benefit is not None and benefit.authorization_required
@@ -56,6 +58,7 @@ def covered_edit(case: Case) -> list[Finding]:
             group="PR",
             carc="96",
             rarc="N130",
+            hint="the plan's list of benefits tells what is covered",
         )
         for number, benefit in _benefits(case)
         if benefit is not None and not benefit.covered

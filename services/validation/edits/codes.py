@@ -12,6 +12,9 @@ _HCPCS: Final = re.compile(r"[A-VY][0-9]{4}|[0-9]{4}[0-9AFMTU]")
 _MODIFIER: Final = re.compile(r"[0-9A-Z]{2}")
 _REVENUE: Final = re.compile(r"[0-9]{4}")
 
+_HINT: Final = "compare with the code set that was in force on the day of service, and submit the claim again"
+_TABLE_HINT: Final = "the payer loads diagnosis_codes in its reference.json"
+
 
 def diagnosis_edit(case: Case) -> list[Finding]:
     """ICD-10-CM: the form of each code, and with a table that it is a leaf in force."""
@@ -27,11 +30,19 @@ def diagnosis_edit(case: Case) -> list[Finding]:
 
 
 def _table_missing() -> Finding:
-    return Finding("diagnosis.table-missing", "diagnoses", Severity.WARN, "no ICD-10-CM table is loaded; form only")
+    return Finding(
+        "diagnosis.table-missing",
+        "diagnoses",
+        Severity.WARN,
+        "no ICD-10-CM table is loaded; form only",
+        hint=_TABLE_HINT,
+    )
 
 
 def _diagnosis(rule: str, path: str, message: str) -> Finding:
-    return Finding(rule, path, Severity.REJECT, message, group="CO", carc="16", rarc="M76", table="ICD-10-CM")
+    return Finding(
+        rule, path, Severity.REJECT, message, group="CO", carc="16", rarc="M76", table="ICD-10-CM", hint=_HINT
+    )
 
 
 def procedure_edit(case: Case) -> list[Finding]:
@@ -45,6 +56,7 @@ def procedure_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="16",
             rarc="M20",
+            hint=_HINT,
         )
         for position, line in enumerate(case.claim.lines)
         if not _HCPCS.fullmatch(line.procedure)
@@ -63,6 +75,7 @@ def modifier_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="182",
             rarc="N519",
+            hint=_HINT,
         )
         for position, line in enumerate(case.claim.lines)
         if len(set(line.modifiers)) != len(line.modifiers) or not all(map(_MODIFIER.fullmatch, line.modifiers))
@@ -83,6 +96,7 @@ def revenue_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="16",
             rarc="M50",
+            hint=_HINT,
         )
         for position, line in enumerate(case.claim.lines)
         if not _REVENUE.fullmatch(line.revenue_code)
@@ -102,6 +116,7 @@ def pointer_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="16",
             rarc="M64",
+            hint="number the diagnoses from 1 and point to each that the line needs once",
         )
         for position, line in enumerate(case.claim.lines)
         if not line.pointers

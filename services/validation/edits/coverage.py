@@ -42,4 +42,5 @@ def coverage_edit(case: Case) -> list[Finding]:
 
 
 def _reject(rule: str, path: str, message: str, carc: str, rarc: str, line: int = 0) -> Finding:
-    return Finding(rule, path, Severity.REJECT, message, line=line, group="PR", carc=carc, rarc=rarc)
+    hint = "compare with the card and with the coverage on the day of service"
+    return Finding(rule, path, Severity.REJECT, message, line=line, group="PR", carc=carc, rarc=rarc, hint=hint)

@@ -10,7 +10,8 @@ def date_edit(case: Case) -> list[Finding]:
         if line.through_day < line.from_day:
             rule, field, why = "date.order", "through", "the service ends before it begins"
         elif line.through_day > case.accepted.received_day:
-            rule, field, why = "date.future", "from", "the service is after the day on which the claim was received"
+            field = "from" if line.from_day > case.accepted.received_day else "through"
+            rule, why = "date.future", "the service is after the day on which the claim was received"
         else:
             continue
         findings.append(
@@ -22,6 +23,7 @@ def date_edit(case: Case) -> list[Finding]:
                 line=line.number,
                 group="CO",
                 carc="16",
+                hint="correct the days of the line and submit the claim again",
                 rarc="M59" if rule == "date.order" else "M52",
             )
         )

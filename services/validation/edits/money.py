@@ -1,6 +1,6 @@
-"""Edits on amounts. Their ranges were checked at intake; here they have to agree."""
+"""Edits on amounts: within their bounds, and in agreement with each other."""
 
-from claims.claim import OtherPayer
+from claims.claim import MAX_AMOUNT_CENTS, OtherPayer, ServiceLine
 from claims.finding import Finding, Severity
 from validation.case import Case
 
@@ -22,8 +22,34 @@ def total_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="16",
             rarc="M54",
+            hint="make the total the sum of the lines",
         )
     ]
+
+
+def range_edit(case: Case) -> list[Finding]:
+    """What is negative or beyond the ledger's bound would be refused there, far from who can correct it."""
+    return [
+        Finding(
+            "money.range",
+            f"lines[{position}].{field}",
+            Severity.REJECT,
+            f"a charge is 0 to {MAX_AMOUNT_CENTS} cents, for one unit or more",
+            line=line.number,
+            group="CO",
+            carc="16",
+            rarc="M79" if field == "charge_cents" else "M53",
+            hint="correct the line and submit the claim again",
+        )
+        for position, line in enumerate(case.claim.lines)
+        if (field := _out_of_range(line))
+    ]
+
+
+def _out_of_range(line: ServiceLine) -> str:
+    if not 0 <= line.charge_cents <= MAX_AMOUNT_CENTS:
+        return "charge_cents"
+    return "" if line.units else "units"
 
 
 def currency_edit(case: Case) -> list[Finding]:
@@ -38,6 +64,7 @@ def currency_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="16",
             rarc="MA130",
+            hint=f"bill in {CURRENCY}",
         )
     ]
 
@@ -49,16 +76,17 @@ def other_payer_edit(case: Case) -> list[Finding]:
         why = _other_payer_error(case, other)
         if why:
             path = f"other_payers[{position}]"
-            findings.append(
-                Finding("money.other-payer", path, Severity.REJECT, why, group="CO", carc="16", rarc="MA04")
-            )
+            findings.append(_other_payer(path, why))
     sequences = [other.sequence for other in case.claim.other_payers]
     if len(set(sequences)) != len(sequences):
         why = "two other payers have the same place in the order of benefits"
-        findings.append(
-            Finding("money.other-payer", "other_payers", Severity.REJECT, why, group="CO", carc="16", rarc="MA04")
-        )
+        findings.append(_other_payer("other_payers", why))
     return findings
+
+
+def _other_payer(path: str, why: str) -> Finding:
+    hint = "copy the amounts from the other payer's remittance, line by line"
+    return Finding("money.other-payer", path, Severity.REJECT, why, group="CO", carc="16", rarc="MA04", hint=hint)
 
 
 def _other_payer_error(case: Case, other: OtherPayer) -> str:

@@ -46,6 +46,7 @@ def taxonomy_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="16",
             rarc="N255",
+            hint="take the code from the provider's registration, or leave it out",
         )
     ]
 
@@ -81,5 +82,6 @@ def excluded_edit(case: Case) -> list[Finding]:
             group="CO",
             carc="B7",
             table=case.reference.exclusions_version,
+            hint="a reviewer of the payer decides; nothing to send",
         )
     ]

@@ -95,10 +95,22 @@ def test_a_charge_is_measured_against_the_running_quantile_of_its_code(factor: i
     assert [r.weight_bp for r in reasons] == ([] if weight is None else [weight])
 
 
-def test_a_code_that_was_hardly_seen_says_nothing() -> None:
+@pytest.mark.parametrize(
+    ("seen", "factor", "weights"), [(7, 100, []), (8, 9, []), (8, 10, [8_500]), (29, 4, []), (30, 4, [5_000])]
+)
+def test_the_fewer_charges_were_seen_the_farther_out_one_must_be(seen: int, factor: int, weights: list[int]) -> None:
     state = PartitionState()
-    usual(state, 29)
-    assert rules_of(facts(1000, lines=(ObservedLine("99213", 1, 9_000_000),)), state) == []
+    usual(state, seen)
+    quantile = state.charges_of("99213").quantile_cents(95)  # type: ignore[union-attr]
+    reasons = score(facts(1000, lines=(ObservedLine("99213", 1, quantile * factor),)), state).reasons
+    assert [r.weight_bp for r in reasons] == weights
+
+
+def test_the_window_is_of_days_and_not_of_days_with_claims() -> None:
+    state = PartitionState()
+    for day in (20_000, 20_001, 20_000 + WINDOW_DAYS):
+        see(state, facts(day, service_day=day))
+    assert [state.claims_on(NPI, day) for day in (20_000, 20_001, 20_000 + WINDOW_DAYS)] == [0, 1, 1]
 
 
 def test_a_burst_is_many_times_the_usual() -> None:
@@ -288,6 +300,17 @@ def test_no_codes_and_no_identifiers_leave_in_scored() -> None:
         for out in outs[name]:
             assert NPI.encode() not in (out.value or b""), name
             assert b"99213" not in (out.value or b""), name
+
+
+@pytest.mark.parametrize(
+    ("disposition", "pended"), [(Disposition.PAY, True), (Disposition.PEND, True), (Disposition.DENY, False)]
+)
+def test_an_alert_says_whether_the_claim_waits_for_a_person(disposition: Disposition, pended: bool) -> None:
+    """Also where the payer's own edits hold it, so that no pend bit is needed."""
+    outs = applied(stage(), StateLog(), incoming([priced(0, disposition)], {0}))
+    (alert,) = [fraud_pb2.FraudAlert.FromString(out.value or b"") for out in outs["fraud.alerts"]]
+    (told,) = [fraud_pb2.FraudScore.FromString(out.value or b"") for out in outs["fraud.scores"]]
+    assert (alert.score.pended, told.pended) == (pended, pended)
 
 
 def test_a_claim_that_the_payer_denies_is_not_held_but_told_to_analysts() -> None:

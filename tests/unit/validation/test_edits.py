@@ -71,6 +71,12 @@ PARTIES = claim().parties
             case(claim(header={"total_charge_cents": 12_001})),
             ("money.total", "header.total_charge_cents", REJECT, "16"),
         ),
+        (case(claim([service_line(charge_cents=-1)])), ("money.range", "lines[0].charge_cents", REJECT, "16")),
+        (case(claim([service_line(units=0)])), ("money.range", "lines[0].units", REJECT, "16")),
+        (
+            case(claim([service_line(from_day=DAY, through_day=DAY + 6)])),
+            ("date.future", "lines[0].through", REJECT, "16"),
+        ),
         (case(claim(header={"currency": "EUR"})), ("money.currency", "header.currency", REJECT, "16")),
         (
             case(claim([service_line(from_day=DAY, through_day=DAY - 1)])),
@@ -87,6 +93,8 @@ PARTIES = claim().parties
 )
 def test_edit_finds(found: Case, expected: tuple[str, str, Severity, str]) -> None:
     assert expected in told(found)
+    assert all(f.hint and f.group for f in run_edits(found) if f.severity is not WARN)
+    assert all(f.rarc for f in run_edits(found) if f.carc in {"16", "96", "A1"}), "these say nothing without a remark"
 
 
 def test_the_birth_date_must_be_that_of_the_card() -> None:
@@ -152,3 +160,14 @@ def test_findings_never_repeat_identifiers_of_persons() -> None:
     found: list[Finding] = run_edits(case(claim(parties=replace(PARTIES, patient=patient))))
     assert found
     assert not any("SECRET" in f.message or "Canary" in f.message for f in found)
+
+
+def test_two_other_payers_cannot_hold_one_place() -> None:
+    other = OtherPayer("borealis", PayerSequence.PRIMARY, None, 0, (1,))
+    made = claim(header={"sequence": PayerSequence.SECONDARY}, other_payers=(other, other))
+    assert [(f.rule, f.path) for f in run_edits(case(made))] == [("money.other-payer", "other_payers")]
+
+
+def test_a_plan_is_judged_on_the_day() -> None:
+    plan = replace(reference().plans["gold"], last_day=DAY - 1)
+    assert ("plan.day", "header.plan", REJECT, "31") in told(case(known=reference(plans={"gold": plan})))

@@ -5,14 +5,27 @@ from typing import Any
 
 import pytest
 
-from claims.claim import OtherPayer, PayerSequence
-from claims.transaction import RECORD, Disposition, Group, PricedClaim, ReasonClass, Tier
+from claimledger.events.v1.events_pb2 import ValidatedRecord
+from claims.claim import Frequency, OtherPayer, PayerSequence
+from claims.transaction import (
+    MAX_RECORD_BYTES,
+    RECORD,
+    Disposition,
+    Group,
+    Kind,
+    Prefix,
+    PricedClaim,
+    PriorClaim,
+    ReasonClass,
+    Record,
+    Tier,
+)
 from tests.unit.validation.payer_world import DAY, EXCLUDED_NPI, NPI, OTHER_NPI, case, claim, service_line
 from validation.case import Case
 from validation.edits import run_edits
-from validation.history import BilledClaim, Histories
+from validation.history import BilledClaim, Histories, MemberHistory
 from validation.pricing import price
-from validation.records import Issuer, Priced, facts_of, validated_records
+from validation.records import CLAIM_BYTES, LINE_BYTES, PREFIX_BYTES, Issuer, Priced, facts_of, validated_records
 
 TAG = b"t" * 32
 
@@ -120,16 +133,21 @@ def test_the_same_claim_gives_the_same_bytes_in_every_attempt() -> None:
 
 def test_history_finds_exact_duplicates_and_never_the_claim_itself() -> None:
     histories = Histories()
-    first, new = histories.judge(case(name="first"))
-    assert (first.duplicates, new) == ((), True)
-    again, new = histories.judge(case(name="first"))
-    assert (again, new) == (first, False)
+    first, kept = histories.judge(case(name="first"))
+    assert (first.duplicates, len(kept)) == ((), 1)
+    assert histories.judge(case(name="first")) == (first, [])
     second, _ = histories.judge(case(name="second"))
     assert second.duplicates == (1,)
-    again, new = histories.judge(case(name="first"))
-    assert (again.duplicates, new) == ((), False)
+    assert histories.judge(case(name="first")) == (first, [])
     other, _ = histories.judge(case(claim([service_line(units=2)]), name="third"))
     assert other.duplicates == ()
+
+
+def test_a_correction_is_no_duplicate_of_what_it_corrects() -> None:
+    histories = Histories()
+    histories.judge(case(name="first"))
+    judged, _ = histories.judge(case(claim(header={"frequency": Frequency.REPLACEMENT}), name="second"))
+    assert (judged.duplicates, judged.elsewhere) == ((), ())
 
 
 def test_the_same_service_at_another_provider_on_the_day_is_told() -> None:
@@ -140,13 +158,57 @@ def test_the_same_service_at_another_provider_on_the_day_is_told() -> None:
     assert (there.duplicates, there.elsewhere) == ((), (1,))
 
 
-def test_history_survives_its_encoding_and_stays_bounded() -> None:
-    histories, restored = Histories(), Histories()
+def test_history_survives_restoring_and_stays_bounded() -> None:
+    """The state topic as compaction leaves it gives the same histories; a claim too many or too old leaves a tombstone."""
+    histories, topic = Histories(), dict[bytes, bytes]()
     for number in range(450):
-        histories.judge(case(name=f"c{number}"))
-    member = b"m" * 16
-    restored.restore(member, histories.encoded(member))
-    assert restored.members == histories.members
-    assert len(histories.members[member].claims) == 400
-    histories.judge(case(name="late", received_day=DAY + 1_000))
-    assert len(histories.members[member].claims) == 1
+        topic |= dict(histories.judge(case(name=f"c{number}"))[1])
+    (member,) = histories.members.values()
+    assert len(member.claims) == 400
+    assert sum(not value for value in topic.values()) == 50
+    topic |= dict(histories.judge(case(claim([service_line(units=2)]), name="late", received_day=DAY + 1_000))[1])
+    assert [claim.received_day for claim in member.claims.values()] == [DAY + 1_000]
+    assert len(member.services) == 1
+    restored = Histories()
+    for key, value in topic.items():
+        restored.restore(key, value)
+    assert restored == histories
+
+
+def test_a_forgotten_claim_leaves_the_history_that_held_it() -> None:
+    histories, restored = Histories(), Histories()
+    ((key, value),) = histories.judge(case())[1]
+    for told in (value, value, b""):
+        restored.restore(key, told)
+    (member,) = restored.members.values()
+    assert member == MemberHistory()
+
+
+def test_records_stay_within_what_the_ledger_takes() -> None:
+    """Two hundred claims of fifty lines are more bytes than one record may have."""
+    lines = [service_line(number, charge_cents=10**10) for number in range(1, 51)]
+    issuer = Issuer("aurora", bytes(32), bytes(32), 4, lambda message: bytes(64))
+    one = item(case(claim(lines)), 1)
+    records = [
+        RECORD.decode(record)
+        for out in validated_records(issuer, [one] * 200)
+        if (record := ValidatedRecord.FromString(out.value or b"").record) and len(record) <= MAX_RECORD_BYTES
+    ]
+    assert len(records) > 1
+    assert sum(len(record.claims) for record in records) == 200
+
+
+def test_the_bounds_of_a_claim_and_a_line_hold_at_their_widest() -> None:
+    wide = replace(
+        item(case(), 1).claim,
+        submitter="s" * 32,
+        payer="p" * 32,
+        payee="o" * 32,
+        plan="n" * 32,
+        authorization=bytes(32),
+        prior=(PriorClaim("q" * 32, bytes(16), 1),) * 2,
+    )
+    line = replace(wide.lines[0], denial_carc="12345")
+    prefix = Prefix(bytes(32), Kind.RECORD, "p" * 32, 2, 0, 0)
+    size = len(RECORD.encode(Record(prefix, 1, bytes(32), (replace(wide, lines=(line,) * 50),))))
+    assert size <= PREFIX_BYTES + CLAIM_BYTES + 50 * LINE_BYTES
