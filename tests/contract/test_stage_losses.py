@@ -135,6 +135,15 @@ async def test_a_handler_that_raises_loses_nothing(bench: Bench, payloads: list[
     assert set(await bench.until(len(payloads))) == set(payloads)
 
 
+async def test_records_are_applied_one_at_a_time_and_in_order(bench: Bench, payloads: list[bytes]) -> None:
+    """Handlers side by side would commit past each other's unfinished work."""
+    await bench.send(payloads)
+    bench.start()
+    await bench.until(len(payloads))
+    found = await bench.sink_records()
+    assert [(value, int(headers["seen"])) for value, headers in found] == [(p, n + 1) for n, p in enumerate(payloads)]
+
+
 async def test_sigterm_with_work_in_flight_loses_nothing(bench: Bench) -> None:
     """More records than two polls hold, so that some remain for the successor."""
     payloads = [f"claim-{number:04}".encode() for number in range(500)]

@@ -25,7 +25,7 @@ from claims.transaction import (
     Tier,
     scoring_message,
 )
-from fraud_scoring import state_log
+from fraud_scoring import features, state_log
 from fraud_scoring.features import HALVE_AT, WINDOW_DAYS, CodeCharges, ObservedLine, PartitionState, charge_class
 from fraud_scoring.rules import ClaimFacts, observation_of, score
 from fraud_scoring.stage import FraudScoring, Scorer
@@ -104,6 +104,40 @@ def test_the_fewer_charges_were_seen_the_farther_out_one_must_be(seen: int, fact
     quantile = state.charges_of("99213").quantile_cents(95)  # type: ignore[union-attr]
     reasons = score(facts(1000, lines=(ObservedLine("99213", 1, quantile * factor),)), state).reasons
     assert [r.weight_bp for r in reasons] == weights
+
+
+def test_a_provider_without_a_past_has_no_usual_day() -> None:
+    """A burst is measured against other days, so the first day of a provider is none."""
+    state = PartitionState()
+    told = [rules_of_then_see(state, facts(n, minutes=0, member_ref=b"%016d" % n)) for n in range(25)]
+    assert told == [[]] * 25
+
+
+def test_a_busy_provider_makes_no_burst_of_a_usual_day() -> None:
+    state = PartitionState()
+    for number in range(60):
+        see(state, facts(number, service_day=20_000 + number % 6, minutes=0, member_ref=b"%016d" % number))
+    told = [
+        rules_of_then_see(state, facts(100 + n, service_day=20_030, minutes=0, member_ref=b"%016d" % (100 + n)))
+        for n in range(25)
+    ]
+    assert told == [[]] * 25
+
+
+def test_a_claim_seen_twice_counts_once_and_no_charges_have_no_quantile() -> None:
+    state = PartitionState()
+    for _ in range(2):
+        see(state, facts())
+    assert state.claims_on(NPI, 20_000) == 1
+    assert CodeCharges().quantile_cents(95) == 0
+
+
+def test_codes_beyond_the_bound_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "MAX_CODES", 2)
+    state = PartitionState()
+    for number, code in enumerate(("A0001", "A0002", "A0001", "A0003")):
+        see(state, facts(number, lines=(ObservedLine(code, 1, 100),)))
+    assert [state.charges_of(code) is not None for code in ("A0001", "A0002", "A0003")] == [True, False, True]
 
 
 def test_the_window_is_of_days_and_not_of_days_with_claims() -> None:

@@ -20,7 +20,7 @@ from claims.transaction import (
     Record,
     Tier,
 )
-from tests.unit.validation.payer_world import DAY, EXCLUDED_NPI, NPI, OTHER_NPI, case, claim, service_line
+from tests.unit.validation.payer_world import DAY, EXCLUDED_NPI, NPI, OTHER_NPI, case, claim, reference, service_line
 from validation.case import Case
 from validation.edits import run_edits
 from validation.history import BilledClaim, Histories, MemberHistory
@@ -212,3 +212,29 @@ def test_the_bounds_of_a_claim_and_a_line_hold_at_their_widest() -> None:
     prefix = Prefix(bytes(32), Kind.RECORD, "p" * 32, 2, 0, 0)
     size = len(RECORD.encode(Record(prefix, 1, bytes(32), (replace(wide, lines=(line,) * 50),))))
     assert size <= PREFIX_BYTES + CLAIM_BYTES + 50 * LINE_BYTES
+
+
+def test_a_service_that_another_claim_holds_too_stays_when_one_is_forgotten() -> None:
+    histories = Histories()
+    ((key, _),) = histories.judge(case(name="first"))[1]
+    histories.judge(case(name="second"))
+    histories.restore(key, b"")
+    assert histories.judge(case(name="third"))[0].duplicates == (1,)
+
+
+def test_a_class_that_the_plan_does_not_name_is_denied() -> None:
+    plan = replace(reference().plans["gold"], benefits=())
+    made = priced(case(known=reference(plans={"gold": plan})))
+    assert [(line.denial_group, line.denial_carc) for line in made.lines] == [(Group.PR, "96")]
+
+
+def test_an_authorisation_travels_as_a_token_of_its_member() -> None:
+    made = priced(case(claim(header={"authorization": "PA-1"})))
+    assert made.authorization is not None
+    assert b"PA-1" not in made.authorization
+    assert made.authorization == priced(case(claim(header={"authorization": "PA-1"}), name="two")).authorization
+    assert made.authorization != priced(case(claim(header={"authorization": "PA-2"}))).authorization
+
+
+def test_an_empty_history_has_nothing_to_forget() -> None:
+    assert MemberHistory().forget(DAY) == []
