@@ -35,7 +35,7 @@ MAX_RESULTS: Final = 500
 """Results of one transaction."""
 MAX_BLOCKS: Final = 100
 IDLE_S: Final = 0.25
-LOADED_PAUSE_S: Final = 0.05
+LOADED_PAUSE_S: Final = 0.1
 """Between transactions under load: each costs the broker a marker in every partition that it touched."""
 ALARM_MS: Final = 5000
 PAUSE_S: Final = 1.0

@@ -71,12 +71,12 @@ class OpenLoop:
         self._key = key
         self._number = 0
         self._due: dict[str, float] = {}
-        self._ready: deque[PlannedClaim] = deque()
+        self._ready: deque[tuple[str, intake_pb2.SubmitClaimRequest]] = deque()
         self.refused = 0
 
     def prepare(self, count: int) -> None:
         """Makes claims ahead of time, so that making them costs nothing while measuring."""
-        self._ready.extend(next(self._plan) for _ in range(count))
+        self._ready.extend(self._next() for _ in range(count))
 
     async def run(self, rate: float, seconds: float, settle_s: float) -> None:
         """Offers for that long, then waits for what is open, at most `settle_s`."""
@@ -101,20 +101,22 @@ class OpenLoop:
         while (now := time.monotonic()) < began + seconds:
             batches: dict[str, list[intake_pb2.SubmitClaimRequest]] = defaultdict(list)
             while offered < (now - began) * rate:
-                planned = self._ready.popleft() if self._ready else next(self._plan)
-                batches[planned.submitter].append(self._request(planned, began + offered / rate))
+                submitter, request = self._ready.popleft() if self._ready else self._next()
+                due = self._due[request.client_key] = began + offered / rate
+                self.seen.sent.append(due)
+                batches[submitter].append(request)
                 offered += 1
             for name, batch in batches.items():
                 for start in range(0, len(batch), MOST_IN_BATCH):
                     await submitters[name].put(batch[start : start + MOST_IN_BATCH])
             await asyncio.sleep(TICK_S)
 
-    def _request(self, planned: PlannedClaim, due: float) -> intake_pb2.SubmitClaimRequest:
+    def _next(self) -> tuple[str, intake_pb2.SubmitClaimRequest]:
+        """The next claim with its submitter."""
+        planned = next(self._plan)
         self._number += 1
-        key = f"{self._key}-{self._number}"
-        self._due[key] = due
-        self.seen.sent.append(due)
-        return intake_pb2.SubmitClaimRequest(client_key=key, claim=planned.claim)
+        request = intake_pb2.SubmitClaimRequest(client_key=f"{self._key}-{self._number}", claim=planned.claim)
+        return planned.submitter, request
 
     def _answered(self, request: intake_pb2.SubmitClaimRequest, answer: intake_pb2.ClaimAnswer) -> None:
         due = self._due.pop(request.client_key)

@@ -20,7 +20,8 @@ from cli.session import Session, open_session
 from runtime.broker import LocalKafka
 
 FAMILIES: Final = 2000
-BUCKETS: Final = 2
+BUCKETS: Final = 1
+"""Partitions of a topic. One, since each stage has one worker here, and records are the larger the fewer there are."""
 PORTS: Final = 60
 SEED: Final = 11
 CALL_TIMEOUT_S: Final = 5.0
