@@ -39,7 +39,23 @@ class _Filling:
     claims: int = 0
     size: int = HEAD_BYTES
     durable: "list[asyncio.Future[None]]" = field(default_factory=list)
-    committed: "list[Callable[[], None]]" = field(default_factory=list)
+    waiting: "list[_Waiting]" = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Who waits for an entry to be ordered, and about how many claims it holds."""
+
+    claims: int
+    committed: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A batch that was announced and is in no committed block yet."""
+
+    digest: bytes
+    waiting: list[_Waiting]
 
 
 class Lane:
@@ -56,7 +72,7 @@ class Lane:
         self._announce = announce
         self._filling = _Filling()
         self._timer: asyncio.TimerHandle | None = None
-        self._open: dict[int, list[Callable[[], None]]] = {}
+        self._open: dict[int, _Open] = {}
         self._room = asyncio.Event()
         self._room.set()
 
@@ -90,7 +106,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
         filling.durable.append(durable)
-        filling.committed.append(committed)
+        filling.waiting.append(_Waiting(claims, committed))
         if self._timer is None:
             self._timer = loop.call_later(GATHER_S, self.flush)
         return durable
@@ -110,7 +126,7 @@ class Lane:
         encoded = BATCH.encode(batch)
         self._log.append_batch(batch, encoded, ref)
         self._log.sync()
-        self._open[seq] = filling.committed
+        self._open[seq] = _Open(ref.digest, filling.waiting)
         if len(self._open) >= MAX_OPEN_BATCHES:
             self._room.clear()
         for durable in filling.durable:
@@ -119,10 +135,26 @@ class Lane:
         self._announce(ref, encoded)
 
     def on_commit(self, refs: tuple[BatchRef, ...]) -> None:
-        """Batches of any lane were committed; tells those who wait for entries of this one."""
+        """Batches of any lane were committed; tells those who wait for entries of this one.
+
+        A log from a backup knows less than was announced from it: another batch may then have this one's place. What it
+        holds was not ordered and is packed again, behind everything that was.
+        """
         for ref in refs:
-            if ref.member == self._member:
-                for committed in self._open.pop(ref.seq, ()):
-                    committed()
+            if ref.member != self._member:
+                continue
+            self._next_seq = max(self._next_seq, ref.seq + 1)
+            opened = self._open.pop(ref.seq, None)
+            if opened is not None and opened.digest == ref.digest:
+                for each in opened.waiting:
+                    each.committed()
+            elif opened is not None:
+                self._pack_again(opened)
         if len(self._open) < MAX_OPEN_BATCHES:
             self._room.set()
+
+    def _pack_again(self, opened: _Open) -> None:
+        encoded = self._log.batch_bytes(opened.digest)
+        assert encoded is not None, "what was announced is in the log"
+        for entry, each in zip(BATCH.decode(encoded).records, opened.waiting, strict=True):
+            self.add(entry, each.claims, each.committed)

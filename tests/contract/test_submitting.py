@@ -17,7 +17,7 @@ from cli.submitting import Submitter
 BATCHES = 120
 
 
-class BreakingIntake(intake_pb2_grpc.IntakeServiceServicer):
+class BreakingIntake(intake_pb2_grpc.IntakeServiceServicer):  # type: ignore[misc]
     """Answers a few batches of each stream and then ends it, between two batches or with some unanswered."""
 
     def __init__(self, seed: int) -> None:

@@ -17,7 +17,7 @@ ENVIRONMENT = {"CLAIMLEDGER_INTAKE_OVERDUE_MS": "120000"}
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     """The shared network with what is known of its first load, from before any other test."""
-    with whole_network(tmp_path_factory.mktemp("network") / "run", FAMILIES, **ENVIRONMENT) as running:
+    with whole_network(tmp_path_factory.mktemp("network") / "run", FAMILIES, ENVIRONMENT) as running:
         yield load_whole(running, seed=12, count=CLAIMS, rate=100)
 
 

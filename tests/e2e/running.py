@@ -35,6 +35,7 @@ PORTS: Final = 62
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Below the ports that the kernel gives to outgoing connections."""
 HEAP_MB: Final = 384
+SEED: Final = 5
 CALL_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 90.0
 POLL_S: Final = 0.1
@@ -154,15 +155,20 @@ class Said:
 
 @contextmanager
 def made_network(
-    run: Path, families: int, *, seed: int = 5, own: Mapping[str, Mapping[str, str]] | None = None, **environment: str
+    run: Path,
+    families: int,
+    environment: Mapping[str, str] | None = None,
+    own: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Running]:
     """A network with its files and nothing running; everything that was started is stopped at the end."""
     if not any(JARS.glob("kafka_*.jar")):
         absent("Kafka", ["no jars: run `make setup`"])
     base = free_base_port()
     kafka = LocalKafka(run / "kafka", base + PORTS - 2, base + PORTS - 1, HEAP_MB)
-    make_certs(run, seed, families, base, kafka.address, BUCKETS)
-    processes = Processes(run, kafka, environment, {name: dict(values) for name, values in (own or {}).items()})
+    make_certs(run, SEED, families, base, kafka.address, BUCKETS)
+    processes = Processes(
+        run, kafka, dict(environment or {}), {name: dict(values) for name, values in (own or {}).items()}
+    )
     running = Running(run, processes, load_world(run), base)
     try:
         yield running
@@ -173,10 +179,13 @@ def made_network(
 
 @contextmanager
 def whole_network(
-    run: Path, families: int, *, own: Mapping[str, Mapping[str, str]] | None = None, **environment: str
+    run: Path,
+    families: int,
+    environment: Mapping[str, str] | None = None,
+    own: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Running]:
     """Broker and all services, plans and members on the ledger."""
-    with made_network(run, families, own=own, **environment) as running:
+    with made_network(run, families, environment, own) as running:
         running.processes.start_all(lambda _: None)
         running.found()
         yield running

@@ -36,7 +36,7 @@ ENVIRONMENT = {"CLAIMLEDGER_INTAKE_OUTBOX_LIMIT": str(OUTBOX)}
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A network of which nothing runs yet."""
-    with made_network(tmp_path_factory.mktemp("apart") / "run", FAMILIES, **ENVIRONMENT) as running:
+    with made_network(tmp_path_factory.mktemp("apart") / "run", FAMILIES, ENVIRONMENT) as running:
         yield running
 
 

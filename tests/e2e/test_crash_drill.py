@@ -94,7 +94,7 @@ class Drill:
 def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
     """A network of its own, in which one replica drops claims from the first on."""
     own = {DROPPING: {"CLAIMLEDGER_REPLICA_DROP_CLAIMS": "true"}}
-    with whole_network(tmp_path_factory.mktemp("drill") / "run", FAMILIES, own=own, **ENVIRONMENT) as running:
+    with whole_network(tmp_path_factory.mktemp("drill") / "run", FAMILIES, ENVIRONMENT, own) as running:
         yield Drill(running)
 
 

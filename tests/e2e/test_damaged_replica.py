@@ -4,7 +4,6 @@
 """
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -23,15 +22,16 @@ WITHIN_S: Final = 20
 
 @pytest.fixture
 def directory(network: Running) -> Iterator[Path]:
-    """The stopped replica's files; as they were and the replica up again afterwards."""
+    """The stopped replica's files. Afterwards it has its safety record again and takes part; it never goes back to an
+    older log, since that is another fault."""
     assert network.processes.stop(REPLICA)
     place = network.run / "data" / REPLICA
-    kept = place.with_name("kept")
-    shutil.copytree(place, kept)
+    record = (place / "safety.rec").read_bytes()
     yield place
+    told = network.status_of(REPLICA)
     network.processes.stop(REPLICA)
-    shutil.rmtree(place)
-    kept.rename(place)
+    if told is None or told.not_voting:
+        (place / "safety.rec").write_bytes(record)  # nothing was signed since
     network.start(REPLICA)
     caught_up(network)
 
@@ -54,7 +54,7 @@ def refusal_to_start(network: Running) -> str:
     return str(caught.value)
 
 
-def entry_around(log: bytes, offset: int) -> int:
+def entry_around(log: bytes | bytearray, offset: int) -> int:
     """Where the entry begins that holds this byte."""
     at = _FILE_HEAD.size
     while True:
@@ -74,6 +74,8 @@ def test_a_flipped_bit_in_the_block_log_is_named_by_its_entry(network: Running, 
     told = refusal_to_start(network)
     assert f"damaged at byte {entry_around(log, middle)}" in told
     assert path.read_bytes() == log, "nothing was cut off"
+    log[middle] ^= 0x10
+    path.write_bytes(log)
 
 
 def test_a_truncated_block_log_is_refused_and_an_unfinished_write_is_cut_off(network: Running, directory: Path) -> None:

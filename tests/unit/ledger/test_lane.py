@@ -1,0 +1,75 @@
+"""The lane tells those who wait for an entry when a block has ordered that very entry, and not before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger_commit.adapters.block_log import BlockLog
+from ledger_commit.adapters.disk import RealFile
+from ledger_commit.consensus.messages import BATCH, BatchRef
+from ledger_commit.lane import Lane
+
+CHAIN = bytes(32)
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+class Packed:
+    """A lane over a real log, with what it announced and who was told."""
+
+    def __init__(self, path: Path) -> None:
+        self.log = BlockLog(RealFile(path), CHAIN, 0)
+        self.announced: list[tuple[BatchRef, bytes]] = []
+        self.told: list[bytes] = []
+        self.lane = Lane(self.log, KEY, CHAIN, 0, 1, lambda ref, encoded: self.announced.append((ref, encoded)))
+
+    def add(self, *entries: bytes) -> BatchRef:
+        for entry in entries:
+            self.lane.add(entry, 1, lambda entry=entry: self.told.append(entry))  # type: ignore[misc]
+        self.lane.flush()
+        return self.announced[-1][0]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Iterator[Packed]:
+    made = Packed(tmp_path / "blocks.log")
+    yield made
+    made.log.close()
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Iterator[Packed]:
+    """The same replica's lane as it went on after the backup from which `packed` begins."""
+    made = Packed(tmp_path / "newer.log")
+    yield made
+    made.log.close()
+
+
+async def test_who_waits_is_told_when_the_batch_is_committed(packed: Packed) -> None:
+    first, second = packed.add(b"a", b"b"), packed.add(b"c")
+    packed.lane.on_commit((second,))
+    assert packed.told == [b"c"]
+    packed.lane.on_commit((first,))
+    assert packed.told == [b"c", b"a", b"b"]
+
+
+async def test_a_batch_whose_place_another_one_took_is_packed_again(packed: Packed, before: Packed) -> None:
+    """A replica from an older log gives numbers again. What it holds is acknowledged only once it is ordered itself."""
+    spent = [before.add(b"x"), before.add(b"y"), before.add(b"z")]
+    lost = packed.add(b"a", b"b")
+    assert (lost.seq, lost.digest) != (spent[0].seq, spent[0].digest)
+    for ref in spent:
+        packed.lane.on_commit((ref,))
+    packed.lane.flush()
+    assert packed.told == [], "another batch of this number was ordered, not these entries"
+    again, encoded = packed.announced[-1]
+    assert again.seq == 4
+    assert BATCH.decode(encoded).records == (b"a", b"b")
+    packed.lane.on_commit((again,))
+    assert packed.told == [b"a", b"b"]
+
+
+async def test_numbers_go_on_behind_what_was_committed_elsewhere(packed: Packed, before: Packed) -> None:
+    packed.lane.on_commit((before.add(b"x"), before.add(b"y")))
+    assert packed.add(b"a").seq == 3
