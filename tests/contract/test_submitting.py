@@ -17,7 +17,7 @@ from cli.submitting import Submitter
 BATCHES = 120
 
 
-class BreakingIntake(intake_pb2_grpc.IntakeServiceServicer):  # type: ignore[misc]
+class BreakingIntake(intake_pb2_grpc.IntakeServiceServicer):
     """Answers a few batches of each stream and then ends it, between two batches or with some unanswered."""
 
     def __init__(self, seed: int) -> None:
@@ -66,7 +66,7 @@ async def test_every_batch_is_answered_over_broken_streams(monkeypatch: pytest.M
     """Batches come while a stream is breaking: the requests of the dying stream must not swallow them."""
     monkeypatch.setattr(submitting, "RECONNECT_S", 0.005)
     answered: Counter[str] = Counter()
-    servicer = BreakingIntake(seed=4)
+    servicer = BreakingIntake(seed=4)  # type: ignore[abstract]
 
     def note(request: intake_pb2.SubmitClaimRequest, answer: intake_pb2.ClaimAnswer) -> None:
         assert answer.accepted.control_number == request.client_key, "an answer belongs to its request"
