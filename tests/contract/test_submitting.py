@@ -66,7 +66,7 @@ async def test_every_batch_is_answered_over_broken_streams(monkeypatch: pytest.M
     """Batches come while a stream is breaking: the requests of the dying stream must not swallow them."""
     monkeypatch.setattr(submitting, "RECONNECT_S", 0.005)
     answered: Counter[str] = Counter()
-    servicer = BreakingIntake(seed=4)  # type: ignore[abstract]
+    servicer = BreakingIntake(seed=4)  # type: ignore[abstract]  # it has what a Submitter calls  # type: ignore[abstract]
 
     def note(request: intake_pb2.SubmitClaimRequest, answer: intake_pb2.ClaimAnswer) -> None:
         assert answer.accepted.control_number == request.client_key, "an answer belongs to its request"
