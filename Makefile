@@ -77,7 +77,7 @@ test-e2e: setup ## the whole network as processes, with the crash drill
 	$(PY) -m pytest tests/e2e $(TESTS)
 
 test-full: setup ## everything, with coverage of branches
-	$(PY) -m pytest -m "not bench" --cov --cov-report=term-missing:skip-covered $(TESTS)
+	CLAIMLEDGER_DRILL_ROUNDS=2 $(PY) -m pytest -m "not bench" --cov --cov-report=term-missing:skip-covered $(TESTS)
 
 sim: $(LOCKED) ## simulate consensus: make sim SEEDS=500
 	CLAIMLEDGER_SIM_SEEDS=$(SEEDS) $(PY) -m pytest tests/simulation $(TESTS)
