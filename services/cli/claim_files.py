@@ -5,6 +5,7 @@ Source: the mapping of protobuf's JSON format; claim.proto.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from claimledger.claims.v1 import claim_pb2
 from claimledger.intake.v1 import intake_pb2
 
 LARGEST_FILE = 64 * 1024 * 1024
+DEEPEST = 32
+"""Levels of nesting; a claim has 5."""
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+"""A string whole, so that brackets in it do not count, or a bracket."""
 
 
 class ClaimFileError(ValueError):
@@ -83,10 +88,21 @@ def _parse(raw: bytes) -> Any:
 
     NaN and Infinity pass: no field of a claim takes them, and the error of the field names its place.
     """
-    try:
-        return json.loads(raw, object_pairs_hook=_object)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    if _depth_of(raw) > DEEPEST:
+        raise ValueError(f"nested too deep, at most {DEEPEST} levels")
+    return json.loads(raw, object_pairs_hook=_object)
+
+
+def _depth_of(raw: bytes) -> int:
+    """Levels of arrays and objects, counted before anything recurses: a library may have lifted Python's own limit."""
+    depth = deepest = 0
+    for found in _BRACKET.finditer(raw):
+        if found[0] in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif found[0] in b"]}":
+            depth -= 1
+    return deepest
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
