@@ -39,7 +39,7 @@ async def count(database: Database, table: str) -> int:
         return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
 
 
-OF_INTAKE = {m.__tablename__ for m in vars(tables).values() if isinstance(m, type) and hasattr(m, "__table__")}
+OF_INTAKE = {m.__table__.name for m in vars(tables).values() if hasattr(m, "__table__")}
 
 
 def _is_of_intake(found: Any, _name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
