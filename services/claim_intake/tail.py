@@ -25,15 +25,16 @@ class EventTail:
         self._newest = 0
         self._waiting = 0
         self._someone = asyncio.Event()
-        self._moved = asyncio.Condition()
+        self._moved = asyncio.Event()
+        """Of the next move only. A Condition takes its lock again when a waiter is cancelled, and may then wait for ever."""
 
     async def wait_beyond(self, event_id: int) -> None:
         """Returns once an event with a higher id is there."""
         self._waiting += 1
         self._someone.set()
         try:
-            async with self._moved:
-                await self._moved.wait_for(lambda: self._newest > event_id)
+            while self._newest <= event_id:
+                await self._moved.wait()
         finally:
             self._waiting -= 1
 
@@ -55,6 +56,6 @@ class EventTail:
         async with self._database.reading() as connection:
             newest = await newest_event(connection)
         if newest != self._newest:
-            async with self._moved:
-                self._newest = newest
-                self._moved.notify_all()
+            self._newest = newest
+            self._moved.set()
+            self._moved = asyncio.Event()
