@@ -75,11 +75,12 @@ def read_rejection(value: bytes, payer: str) -> SignedRejection:
     """A RejectedClaim. Raises DataError."""
     try:
         message = events_pb2.RejectedClaim.FromString(value)
+    except ProtoDecodeError as error:
+        raise DataError("not a RejectedClaim") from error
+    try:
         return SignedRejection(REJECTION.decode(message.rejection), payer, message.rejection, message.signature, value)
     except DecodeError as error:
         raise DataError(f"not a rejection: {error}") from None
-    except Exception as error:  # protobuf's own DecodeError
-        raise DataError("not a RejectedClaim") from error
 
 
 def settled(settlement: Settlement, duty: Duty, verify: Verify) -> Evidence:

@@ -55,10 +55,10 @@ class RelayTimes:
 
 
 @dataclass(slots=True)
-class Pace:
+class Linger:
     """How long a flush waits for company: not at all when idle, so long under load that records become good ones."""
 
-    linger_s: float = IDLE_LINGER_S
+    seconds: float = IDLE_LINGER_S
     _rate: float = 0.0
     """Claims a second, smoothed."""
     _last: float = 0.0
@@ -71,9 +71,9 @@ class Pace:
         self._last = now
         rate_of_record = self._rate / max(1, records)
         if rate_of_record * LONGEST_LINGER_S < WORTH_WAITING:
-            self.linger_s = IDLE_LINGER_S
+            self.seconds = IDLE_LINGER_S
         else:
-            self.linger_s = max(IDLE_LINGER_S, min(LONGEST_LINGER_S, GOOD_RECORD / rate_of_record))
+            self.seconds = max(IDLE_LINGER_S, min(LONGEST_LINGER_S, GOOD_RECORD / rate_of_record))
 
 
 class Relay:
@@ -99,7 +99,7 @@ class Relay:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._pace = Pace()
+        self._linger_for = Linger()
         self._connected = False
         self._log = get_logger("relay")
         self.writer: GroupCommit | None = None
@@ -154,13 +154,13 @@ class Relay:
         if not self._waiting:
             self._wake.clear()
             await self._wake.wait()
-        await asyncio.sleep(self._pace.linger_s)
+        await asyncio.sleep(self._linger_for.seconds)
 
     async def _flush(self, producer: SealingProducer) -> None:
         """Sends what waits and hands the confirmed rows to the writer; what fails waits again."""
         taken = [self._waiting.popleft() for _ in range(min(FLUSH_LIMIT, len(self._waiting)))]
         records = list(submitted_records(taken))
-        self._pace.flushed(len(taken), len(records), asyncio.get_running_loop().time())
+        self._linger_for.flushed(len(taken), len(records), asyncio.get_running_loop().time())
         outs = [record.out for record in records]
         outs += received_records(taken, self._buckets)
         try:

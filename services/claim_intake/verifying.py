@@ -2,21 +2,20 @@
 
 import importlib
 from pathlib import Path
-from typing import Final
 
 from claim_intake.evidence import Verify
 from claimledger.ledger.v1 import ledger_pb2
 from runtime.network import GENESIS_FILE
 
-_FIELDS: Final = ("result", "leaf_index", "tree_size", "path", "header", "commit_qc")
-
 
 def load_verifier(run: Path) -> Verify:
     """A function that raises ValueError for a proof that does not hold. Raises FileNotFoundError without a genesis."""
-    verifier = importlib.import_module("verify_settlement").Verifier((run / GENESIS_FILE).read_bytes())
+    standalone = importlib.import_module("verify_settlement")
+    verifier = standalone.Verifier((run / GENESIS_FILE).read_bytes())
+    names = tuple(standalone.FIELDS.values())
 
     def verify(proof: ledger_pb2.SettlementProof, result_height: int) -> None:
-        fields = {name: getattr(proof, name) for name in _FIELDS}
+        fields = {name: getattr(proof, name) for name in names}
         try:
             verifier.place(fields, result_height)
         except Exception as error:

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from claims.status import Status
 from cli.bootstrap import load_world
 from cli.claim_commands import alert_line, settlement_line
 from cli.events import alerts, settlements
-from cli.generator import Generator
+from cli.generator import Generator, PlannedClaim
 from cli.loading import Followed, Load, Report, sessions_of
 from cli.outcomes import outcome_table
 from cli.output import Output, when
@@ -57,7 +58,7 @@ def run_demo(run: Path, out: Output, count: int, seed: int) -> Accounted:
     """Loads, tells, verifies. The network is up already."""
     session = open_session(run, PAYERS[0])
     sessions = sessions_of(session, PAYERS)
-    report = _load(out, sessions, load_plan(run, seed), count)
+    report = _load(out, sessions, iter(Generator(load_world(run), seed)), count)
     _tell_one(out, report)
     out.table("what became of the claims", outcome_table(report))
     _tell_alert(out, sessions, report)
@@ -75,12 +76,7 @@ def run_demo(run: Path, out: Output, count: int, seed: int) -> Accounted:
     )
 
 
-def load_plan(run: Path, seed: int) -> Any:
-    """The demo's claims."""
-    return iter(Generator(load_world(run), seed))
-
-
-def _load(out: Output, sessions: dict[str, Session], plan: Any, count: int) -> Report:
+def _load(out: Output, sessions: dict[str, Session], plan: Iterator[PlannedClaim], count: int) -> Report:
     with out.progress() as bars:
         bar = bars.add_task("claims ended", total=count)
 

@@ -12,7 +12,7 @@ from cli.session import UsageError, reach_kafka, read_network
 from runtime.dlq import DeadLetter, list_dead_letters, replay_dead_letters
 from runtime.kafka import make_producer
 from runtime.network import Network, organisation_directory
-from runtime.pki import load_hpke_key
+from runtime.tenant_keys import service_keys
 from runtime.topic_keys import TopicKeys, recipients_of
 from runtime.topics import NamedTopic, named_topics
 
@@ -29,8 +29,9 @@ class LetterKeys(TopicKeys):
 
     def __init__(self, network: Network, run: Any) -> None:
         self._run = run
+        self._network = network
         self._recipients = recipients_of(network)
-        self._held: dict[str, TopicKeys] = {}  # type: ignore[assignment]
+        self._opened: dict[str, TopicKeys] = {}
 
     def open(self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Any) -> bytes:
         return self._of(topic).open(topic, key, schema, value, headers)
@@ -38,13 +39,10 @@ class LetterKeys(TopicKeys):
     def _of(self, topic: str) -> TopicKeys:
         for name in self._recipients(topic):
             organisation, _, service = name.partition("/")
-            if name in self._held:
-                return self._held[name]
-            path = organisation_directory(self._run, organisation) / f"{service}.hpke"
-            if path.exists():
-                keys = TopicKeys(self._run / "keys" / "topics", name, load_hpke_key(path), self._recipients)
-                self._held[name] = keys
-                return keys
+            if name in self._opened:
+                return self._opened[name]
+            if (organisation_directory(self._run, organisation) / f"{service}.hpke").exists():
+                return self._opened.setdefault(name, service_keys(self._run, self._network, organisation, service))
         raise UsageError(f"no key under {self._run}/orgs opens {topic}")
 
 

@@ -1,7 +1,7 @@
 """Streams of events as async iterators of documents: status, alerts, settlements."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -14,11 +14,10 @@ from claims.result import CLAIM_RESULT
 from claims.status import Status
 from cli.session import Session, reach_kafka
 from runtime.kafka import make_consumer
-from runtime.pki import load_hpke_key
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.tenant_keys import service_keys
 from runtime.topics import ALERTS
 
-RECONNECT_S = 0.5
+RECONNECT_S = 0.3
 REACHED_WITHIN_S = 5.0
 _PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
@@ -30,24 +29,27 @@ async def status_events(session: Session, control: str = "", cursor: str = "") -
     """
     async with session.intake_channel() as channel:
         await _reached(channel, session.network.intake_address)
-        stub = intake_pb2_grpc.IntakeServiceStub(channel)
-        while True:
-            request = intake_pb2.TrackClaimsRequest(cursor=cursor, control_number=control)
-            try:
-                async for event in stub.TrackClaims(request):
-                    cursor = event.cursor
-                    yield {
-                        "control_number": event.control_number,
-                        "version": event.version,
-                        "status": Status(event.status).name,
-                        "time_ms": event.time_ms,
-                        "detail": event.detail,
-                        "cursor": event.cursor,
-                    }
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _PASSING:
-                    raise
-            await asyncio.sleep(RECONNECT_S)
+        async for event in tracked(channel, control, cursor):
+            yield {
+                "control_number": event.control_number,
+                "version": event.version,
+                "status": Status(event.status).name,
+                "time_ms": event.time_ms,
+                "detail": event.detail,
+                "cursor": event.cursor,
+            }
+
+
+def tracked(
+    channel: grpc.aio.Channel, control: str = "", cursor: str = ""
+) -> AsyncIterator[intake_pb2.TrackClaimsResponse]:
+    """The caller's status events as intake tells them, from the cursor on, without end."""
+    stub = intake_pb2_grpc.IntakeServiceStub(channel)
+
+    def opened(after: str) -> Any:
+        return stub.TrackClaims(intake_pb2.TrackClaimsRequest(cursor=after, control_number=control))
+
+    return _resumed(opened, cursor)
 
 
 async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[str, Any]]:
@@ -58,15 +60,25 @@ async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[
     async with session.replica_channel() as channel:
         await _reached(channel, session.replica_address)
         stub = ledger_pb2_grpc.LedgerServiceStub(channel)
-        while True:
-            try:
-                async for item in stub.SubscribeSettlements(ledger_pb2.SubscribeSettlementsRequest(cursor=cursor)):
-                    cursor = item.cursor
-                    yield settlement_document(item.proof) | {"cursor": item.cursor}
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _PASSING:
-                    raise
-            await asyncio.sleep(RECONNECT_S)
+
+        def opened(after: str) -> Any:
+            return stub.SubscribeSettlements(ledger_pb2.SubscribeSettlementsRequest(cursor=after))
+
+        async for item in _resumed(opened, cursor):
+            yield settlement_document(item.proof) | {"cursor": item.cursor}
+
+
+async def _resumed(opened: Callable[[str], Any], cursor: str) -> AsyncIterator[Any]:
+    """The items of a stream that bear cursors; after a lost connection it is opened again behind the last one."""
+    while True:
+        try:
+            async for item in opened(cursor):
+                cursor = item.cursor
+                yield item
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _PASSING:
+                raise
+        await asyncio.sleep(RECONNECT_S)
 
 
 async def _reached(channel: grpc.aio.Channel, address: str) -> None:
@@ -104,12 +116,7 @@ async def alerts(session: Session, kafka: str) -> AsyncIterator[dict[str, Any]]:
     """
     await reach_kafka(kafka)
     topic = ALERTS.name(session.organisation)
-    keys = TopicKeys(
-        session.run / "keys" / "topics",
-        f"{session.organisation}/client",
-        load_hpke_key(session.place / "client.hpke"),
-        recipients_of(session.network),
-    )
+    keys = service_keys(session.run, session.network, session.organisation, "client")
     consumer = make_consumer(kafka, topic, group=None, client_id="claimledger-tail")
     await consumer.start()
     try:

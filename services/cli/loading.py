@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import grpc
-
-from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
+from claimledger.intake.v1 import intake_pb2
 from claims.status import TERMINAL, Status
+from cli.events import tracked
 from cli.generator import PlannedClaim
 from cli.session import Session
 from cli.submitting import MOST_IN_BATCH, Submitter, cancelled
 
+NOT_ACCEPTED: Final = "not accepted"
+"""How `outcome_rows` calls what intake refused."""
 TICK_S: Final = 0.05
 PATIENCE_S: Final = 60.0
 """So long without any step, and what has not ended counts as unaccounted for."""
-RECONNECT_S: Final = 0.3
 
 
 @dataclass(slots=True)
@@ -152,18 +152,9 @@ class Load:
 
     async def _track(self, session: Session) -> None:
         """Follows the organisation's events; after a lost connection goes on where it was."""
-        cursor = ""
         async with session.intake_channel() as channel:
-            stub = intake_pb2_grpc.IntakeServiceStub(channel)
-            while True:
-                try:
-                    async for event in stub.TrackClaims(intake_pb2.TrackClaimsRequest(cursor=cursor)):
-                        cursor = event.cursor
-                        self._on_event(event)
-                except grpc.aio.AioRpcError as error:
-                    if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
-                        raise
-                await asyncio.sleep(RECONNECT_S)
+            async for event in tracked(channel):
+                self._on_event(event)
 
     def _on_event(self, event: intake_pb2.TrackClaimsResponse) -> None:
         step = Status(event.status), event.time_ms, event.detail
@@ -194,5 +185,5 @@ def outcome_rows(report: Report) -> list[tuple[str, dict[str, Any]]]:
     for claim in report.claims.values():
         by_case[claim.planted][claim.status.name] += 1
     for planted, _ in report.refused:
-        by_case[planted]["not accepted"] += 1
+        by_case[planted][NOT_ACCEPTED] += 1
     return sorted((case, dict(counts)) for case, counts in by_case.items())

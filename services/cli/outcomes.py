@@ -3,10 +3,8 @@
 from typing import Any, Final
 
 from claims.status import Status
-from cli.loading import Report, outcome_rows
+from cli.loading import NOT_ACCEPTED, Report, outcome_rows
 
-NOT_ACCEPTED: Final = "not accepted"
-"""How `outcome_rows` calls what intake refused."""
 AT_DOOR: Final = "at_door"
 PLAIN: Final = "plain"
 

@@ -8,12 +8,10 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from cli.processes import Processes
 from cli.session import Session
 from runtime.kafka import make_consumer
 
-TIMEOUT_S: Final = 2.0
 ROOT_DIGITS: Final = 6
 """Hex digits of the state root: enough to see at a glance that replicas agree."""
 
@@ -40,16 +38,13 @@ def replica_rows(session: Session) -> list[dict[str, Any]]:
 
 
 def _replica_row(session: Session, organisation: str, address: str) -> dict[str, Any]:
-    with session.replica(address) as channel:
-        try:
-            told = ledger_pb2_grpc.LedgerServiceStub(channel).GetStatus(
-                ledger_pb2.GetStatusRequest(), timeout=TIMEOUT_S
-            )
-        except grpc.RpcError as error:
-            return {
-                "replica": organisation, "round": None, "height": None, "executed": None, "results": None,
-                "root": None, "published": None, "peers": None, "state": f"no answer ({error.code().name})",
-            }  # fmt: skip
+    try:
+        told = session.replica_status(address)
+    except grpc.RpcError as error:
+        return {
+            "replica": organisation, "round": None, "height": None, "executed": None, "results": None,
+            "root": None, "published": None, "peers": None, "state": f"no answer ({error.code().name})",
+        }  # fmt: skip
     state = told.not_voting or ("publisher" if told.publisher else "votes")
     return {
         "replica": organisation,

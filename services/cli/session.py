@@ -8,6 +8,7 @@ from typing import Final
 
 import grpc
 
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from cli.bootstrap import WORLD_FILE
 from runtime.grpc_channel import open_blocking_channel, open_channel
 from runtime.kafka import wait_for_kafka
@@ -15,6 +16,7 @@ from runtime.network import NETWORK_FILE, Network, load_network, organisation_di
 from runtime.pki import TlsFiles
 
 KAFKA_WITHIN_S: Final = 3.0
+STATUS_WITHIN_S: Final = 2.0
 
 
 class UsageError(Exception):
@@ -55,6 +57,13 @@ class Session:
     def replica(self, address: str = "") -> Iterator[grpc.Channel]:
         with open_blocking_channel(address or self.replica_address, self.tls) as channel:
             yield channel
+
+    def replica_status(self, address: str) -> ledger_pb2.GetStatusResponse:
+        """What the replica there tells of itself. Raises grpc.RpcError where it does not answer in time."""
+        with self.replica(address) as channel:
+            stub = ledger_pb2_grpc.LedgerServiceStub(channel)
+            told: ledger_pb2.GetStatusResponse = stub.GetStatus(ledger_pb2.GetStatusRequest(), timeout=STATUS_WITHIN_S)
+        return told
 
     def intake_channel(self) -> grpc.aio.Channel:
         """For code with a loop."""

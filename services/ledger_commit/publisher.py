@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 from google.protobuf.message import DecodeError
 
@@ -21,7 +21,7 @@ from ledger_commit.publications import block_records, cursor_record, settlement_
 from ledger_commit.results import ProvenResults, block_message
 from ledger_commit.store import Projection
 from runtime.dlq import read_to_end
-from runtime.kafka import SealingProducer, confirmed, make_consumer
+from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_PUBLISHED
 from runtime.network import Network
@@ -100,14 +100,8 @@ class Publisher(ConsumerRebalanceListener):
                 await self._publish_while_in_role(consumer)
 
     async def _publish_while_in_role(self, consumer: Any) -> None:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._kafka,
-            client_id=NAME,
-            transactional_id=NAME,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            acks="all",
-            max_batch_size=512 * 1024,
-            linger_ms=2,
+        producer = make_producer(
+            self._kafka, NAME, transactional_id=NAME, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS
         )
         sealing = SealingProducer(producer, self._keys, NAME)
         await producer.start()  # init transactions: fences the one before

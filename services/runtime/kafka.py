@@ -33,14 +33,25 @@ CREATE_TIMEOUT_MS: Final = 30_000
 TOPICS_PAUSE_S: Final = 0.5
 
 
-def make_producer(kafka: str, client_id: str, *, transactional_id: str | None = None, linger_ms: int = 2) -> Any:
-    """An idempotent AIOKafkaProducer, not started. With a transactional id it fences earlier holders of the id."""
+def make_producer(
+    kafka: str,
+    client_id: str,
+    *,
+    transactional_id: str | None = None,
+    transaction_timeout_ms: int = 60_000,
+    linger_ms: int = 2,
+) -> Any:
+    """An idempotent AIOKafkaProducer, not started. With a transactional id it fences earlier holders of the id.
+
+    A transaction that a dead producer left open holds readers of committed records for `transaction_timeout_ms` at most.
+    """
     return AIOKafkaProducer(
         bootstrap_servers=kafka,
         client_id=client_id,
         acks="all",
         enable_idempotence=True,
         transactional_id=transactional_id,
+        transaction_timeout_ms=transaction_timeout_ms,
         max_batch_size=BATCH_BYTES,
         max_request_size=1_048_576,
         linger_ms=linger_ms,

@@ -12,20 +12,20 @@ _PAYER: Final = "p."
 _ORGANISATION: Final = "org."
 
 
+def service_keys(run: Path, network: Network, organisation: str, service: str) -> TopicKeys:
+    """Topic keys as this service of this organisation opens and makes them, with its key from the run directory.
+
+    Raises KeyFileError where that key is not here, or others can read it.
+    """
+    private = load_hpke_key(organisation_directory(run, organisation) / f"{service}.hpke")
+    return TopicKeys(run / "keys" / "topics", f"{organisation}/{service}", private, recipients_of(network))
+
+
 class TenantKeys(TopicKeys):
     """One `TopicKeys` for each tenant, chosen by the topic's name; `service` is the process's part in each tenant."""
 
     def __init__(self, run: Path, network: Network, service: str, tenants: Sequence[str]) -> None:
-        recipients = recipients_of(network)
-        self._tenants = {
-            tenant: TopicKeys(
-                run / "keys" / "topics",
-                f"{tenant}/{service}",
-                load_hpke_key(organisation_directory(run, tenant) / f"{service}.hpke"),
-                recipients,
-            )
-            for tenant in tenants
-        }
+        self._tenants = {tenant: service_keys(run, network, tenant, service) for tenant in tenants}
 
     def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         return self._of(topic).seal(topic, key, schema, value)

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
+from runtime.durable import sync_directory
 from runtime.network import Network
 from runtime.topics import named_topics
 
@@ -159,7 +160,7 @@ class TopicKeys:
             pass  # another process was first: its key is the day's
         finally:
             temporary.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def forget_keys(directory: Path, before: datetime.date) -> int:
@@ -191,15 +192,6 @@ def _behind_length(text: str) -> bytes:
 
 def _context(topic: str, day: str) -> bytes:
     return f"claimledger/v1/topic-key {topic} {day}".encode()
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes the link durable: a key that is lost takes the day's records with it."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_day(text: str) -> bool:

@@ -6,7 +6,7 @@ settlements kept up: as many in the window as were due, and no more open at its 
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from cli.generator import Generator, PlannedClaim
 from cli.loading import sessions_of
 from cli.output import Output
 from cli.processes import Processes
-from tests.bench.loop import OpenLoop, quantile
+from tests.bench.loop import OpenLoop, Seen, quantile
 from tests.bench.network import Usage, disk_bytes, publisher_of, session_of, usage_of, whole_network
 
 WARM_UP_S: Final = 8.0
@@ -25,12 +25,19 @@ SETTLE_S: Final = 60.0
 KEEPS_UP: Final = 0.97
 BACK_OFF: Final = 0.9
 ATTEMPTS: Final = 5
+FLOOD: Final = 4000.0
+"""Claims a second, more than can be settled here."""
+FILLED_AFTER_S: Final = 2.0
+"""By then every stage has work."""
 FIRST_RATE: Final = 200.0
 """For warming up what is started: pools, caches, groups."""
 LOW_SHARE: Final = 0.2
 """Of the sustained rate, for latencies and the kill."""
 KILL_AFTER_S: Final = 10.0
 WATCH_AFTER_KILL_S: Final = 20.0
+
+
+Beside = Callable[[], Awaitable[None]]
 
 
 class NotSustainedError(Exception):
@@ -93,23 +100,26 @@ class EndToEnd:
             disk_bytes=disk,
         )
 
-    def _offer(self, rate: float, seconds: float) -> OpenLoop:
+    def _offer(self, rate: float, seconds: float, beside: Beside | None = None) -> OpenLoop:
+        """One open loop to its end, with something else beside it, such as a look at the processes."""
         loop = self._loop()
         loop.prepare(int(rate * seconds))
-        asyncio.run(loop.run(rate, seconds, SETTLE_S))
+
+        async def both() -> None:
+            running = asyncio.ensure_future(loop.run(rate, seconds, SETTLE_S))
+            if beside is not None:
+                await beside()
+            await running
+
+        asyncio.run(both())
         self._settled += len(loop.seen.arrived)
         return loop
 
     def _probe(self) -> float:
         """What comes out while more is offered than can be."""
-        loop = self._loop()
-        loop.prepare(40_000)
-        began = time.monotonic()
-        asyncio.run(loop.run(4000.0, WARM_UP_S, SETTLE_S))
-        self._settled += len(loop.seen.arrived)
-        order = loop.seen.order
-        seconds = order[-1] - (began + 2.0)
-        rate = loop.seen.settled_between(began + 2.0, order[-1]) / seconds
+        seen = self._offer(FLOOD, WARM_UP_S).seen
+        first, last = seen.sent[0] + FILLED_AFTER_S, seen.order[-1]
+        rate = seen.settled_between(first, last) / (last - first)
         self._out.say(f"  flooded: {rate:.0f} claims a second come out")
         return rate
 
@@ -124,23 +134,18 @@ class EndToEnd:
 
     def _window(self, rate: float) -> _Window:
         """One open loop; what happens in its middle counts."""
-        loop = self._loop()
-        loop.prepare(int(rate * (WARM_UP_S + WINDOW_S)))
         usages: list[Usage] = []
 
-        async def watched() -> None:
-            running = asyncio.ensure_future(loop.run(rate, WARM_UP_S + WINDOW_S, SETTLE_S))
+        async def watch() -> None:
             for pause in (WARM_UP_S, WINDOW_S):
                 await asyncio.sleep(pause)
                 usages.append(await asyncio.to_thread(usage_of, self._processes))
-            await running
 
-        began = time.monotonic() + 0.05
-        asyncio.run(watched())
-        self._settled += len(loop.seen.arrived)
-        first, last = began + WARM_UP_S, began + WARM_UP_S + WINDOW_S
-        settled, opened = loop.seen.settled_between(first, last), (loop.seen.open_at(first), loop.seen.open_at(last))
-        due = loop.seen.sent_before(last) - loop.seen.sent_before(first)
+        loop = self._offer(rate, WARM_UP_S + WINDOW_S, watch)
+        seen = loop.seen
+        first, last = _middle(seen)
+        settled, opened = seen.settled_between(first, last), (seen.open_at(first), seen.open_at(last))
+        due = seen.sent_before(last) - seen.sent_before(first)
         kept_up = settled >= due * KEEPS_UP and not loop.refused
         self._out.say(
             f"  {rate:.0f}/s offered: {settled / WINDOW_S:.0f}/s settled, open {opened[0]} → {opened[1]}"
@@ -151,42 +156,38 @@ class EndToEnd:
         return _Window(settled / WINDOW_S, settled, Usage(spent, after.rss_mb), kept_up)
 
     def _latencies(self, rate: float) -> list[float]:
-        loop = self._loop()
-        loop.prepare(int(rate * (WARM_UP_S + WINDOW_S)))
-        began = time.monotonic()
-        asyncio.run(loop.run(rate, WARM_UP_S + WINDOW_S, SETTLE_S))
-        self._settled += len(loop.seen.arrived)
-        window = began + WARM_UP_S, began + WARM_UP_S + WINDOW_S
-        if missing := loop.seen.missing(*window):
+        seen = self._offer(rate, WARM_UP_S + WINDOW_S).seen
+        window = _middle(seen)
+        if missing := seen.missing(*window):
             raise NotSustainedError(f"{missing} claims at {rate:.0f} a second did not arrive within {SETTLE_S:.0f} s")
-        found = loop.seen.latencies_ms(*window)
+        found = seen.latencies_ms(*window)
         self._out.say(f"  {rate:.0f}/s: p50 {quantile(found, 0.5):.0f} ms, p99 {quantile(found, 0.99):.0f} ms")
         return found
 
     def _kill_gap(self, rate: float) -> float:
         """The publishing replica is killed under load; the longest time in which no settlement came."""
-        loop = self._loop()
-        seconds = KILL_AFTER_S + WATCH_AFTER_KILL_S
-        loop.prepare(int(rate * seconds))
         victim = publisher_of(self._session)
         killed: list[float] = []
 
-        async def drilled() -> None:
-            running = asyncio.ensure_future(loop.run(rate, seconds, SETTLE_S))
+        async def kill() -> None:
             await asyncio.sleep(KILL_AFTER_S)
             killed.append(time.monotonic())
             await asyncio.to_thread(self._processes.stop, victim, kill=True)
-            await running
 
-        asyncio.run(drilled())
-        self._settled += len(loop.seen.arrived)
+        seen = self._offer(rate, KILL_AFTER_S + WATCH_AFTER_KILL_S, kill).seen
         self._processes.start(victim)
         self._processes.wait_ready([victim])
-        gap = loop.seen.longest_gap_ms(killed[0] - 1.0, killed[0] + WATCH_AFTER_KILL_S)
+        gap = seen.longest_gap_ms(killed[0] - 1.0, killed[0] + WATCH_AFTER_KILL_S)
         self._out.say(f"  {victim} killed at {rate:.0f}/s: {gap:.0f} ms without a settlement")
-        if lost := len(loop.seen.due) - len(loop.seen.arrived):
+        if lost := len(seen.due) - len(seen.arrived):
             raise NotSustainedError(f"{lost} claims had not settled {SETTLE_S:.0f} s after the kill")
         return gap
+
+
+def _middle(seen: Seen) -> tuple[float, float]:
+    """The window that counts, after the warm-up from the first claim on."""
+    first = seen.sent[0] + WARM_UP_S
+    return first, first + WINDOW_S
 
 
 def measure_end_to_end(run: Path, out: Output, guess: float) -> Measured:

@@ -62,7 +62,7 @@ class Seen:
 
 
 class OpenLoop:
-    """One loop over a network: `run` offers claims of `plan` at a rate for a time. Enter it to follow settlements."""
+    """One loop over a network: `run` offers claims of `plan` at a rate for a time."""
 
     def __init__(self, sessions: dict[str, Session], plan: Iterator[PlannedClaim], key: str) -> None:
         self.seen = Seen()

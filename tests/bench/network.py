@@ -1,30 +1,28 @@
 """A network of real processes for a measurement: started on free ports of loopback, watched, stopped."""
 
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import grpc
 
-from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from cli.bootstrap import make_certs
 from cli.network_commands import bring_up
 from cli.output import Output
 from cli.processes import Processes
 from cli.session import Session, open_session
 from runtime.broker import LocalKafka
+from tests.fixtures.ports import neighbouring_ports
 
 FAMILIES: Final = 2000
 BUCKETS: Final = 1
 """Partitions of a topic. One, since each stage has one worker here, and records are the larger the fewer there are."""
 PORTS: Final = 60
 SEED: Final = 11
-CALL_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +33,11 @@ class Usage:
     rss_mb: dict[str, float]
 
 
-def free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that nobody listens on. Raises OSError where there are none."""
-    for first in range(21_000, 60_000, count):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise OSError(f"no {count} neighbouring ports are free")
-
-
 @contextmanager
 def whole_network(run: Path, out: Output, families: int = FAMILIES) -> Iterator[Processes]:
     """Broker, all services, plans and members on the ledger; stopped at the end."""
     shutil.rmtree(run, ignore_errors=True)
-    first = free_ports(PORTS + 2)
+    first = neighbouring_ports(PORTS + 2)
     kafka = LocalKafka(run / "kafka", first + PORTS, first + PORTS + 1)
     make_certs(run, SEED, families, first, kafka.address, BUCKETS)
     processes = Processes(run, kafka)
@@ -67,7 +52,7 @@ def whole_network(run: Path, out: Output, families: int = FAMILIES) -> Iterator[
 def replicas_alone(run: Path, environment: Mapping[str, str]) -> Iterator[Processes]:
     """The four replicas without Kafka, with these settings; stopped at the end."""
     shutil.rmtree(run, ignore_errors=True)
-    make_certs(run, SEED, 3, free_ports(PORTS), "", BUCKETS)
+    make_certs(run, SEED, 3, neighbouring_ports(PORTS), "", BUCKETS)
     processes = Processes(run, None, dict(environment))
     names = replica_names(processes)
     try:
@@ -90,25 +75,12 @@ def usage_of(processes: Processes) -> Usage:
     return Usage({s.name: s.cpu_s for s in states}, {s.name: s.rss_mb for s in states})
 
 
-def executed_of(session: Session, address: str) -> int:
-    """How many results a replica has."""
-    with session.replica(address) as channel:
-        stub = ledger_pb2_grpc.LedgerServiceStub(channel)
-        return int(stub.GetStatus(ledger_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S).results_size)
-
-
 def publisher_of(session: Session) -> str:
     """The process name of the replica that publishes. Raises LookupError where none does."""
     for replica in session.network.replicas:
-        with session.replica(replica.address) as channel:
-            try:
-                told = ledger_pb2_grpc.LedgerServiceStub(channel).GetStatus(
-                    ledger_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S
-                )
-            except grpc.RpcError:
-                continue
-        if told.publisher:
-            return f"replica-{replica.organisation}"
+        with suppress(grpc.RpcError):
+            if session.replica_status(replica.address).publisher:
+                return f"replica-{replica.organisation}"
     raise LookupError("no replica is the publisher")
 
 

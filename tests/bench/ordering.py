@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.bench.network import executed_of, replicas_alone, session_of, sleep_until
+from tests.bench.network import replicas_alone, session_of, sleep_until
 
 WARM_UP_S: Final = 4.0
 WINDOW_S: Final = 8.0
@@ -42,8 +42,8 @@ def _committed_rate(run: Path, offered: int) -> float:
         addresses = [replica.address for replica in session.network.replicas]
         sleep_until(time.monotonic() + WARM_UP_S)
         began = time.monotonic()
-        before = [executed_of(session, address) for address in addresses]
+        before = [session.replica_status(address).results_size for address in addresses]
         sleep_until(began + WINDOW_S)
-        after = [executed_of(session, address) for address in addresses]
+        after = [session.replica_status(address).results_size for address in addresses]
         seconds = time.monotonic() - began
     return min(b - a for a, b in zip(before, after, strict=True)) / seconds

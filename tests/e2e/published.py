@@ -22,8 +22,7 @@ from runtime.dlq import read_to_end
 from runtime.grpc_channel import open_channel
 from runtime.kafka import make_consumer
 from runtime.network import GENESIS_FILE
-from runtime.pki import load_hpke_key
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.tenant_keys import service_keys
 from runtime.topics import BLOCKS, SETTLEMENTS, STATUS, Topic
 from tests.e2e.running import Running
 
@@ -112,9 +111,7 @@ def _copy(value: bytes) -> Copy:
 async def _values(session: Session, topic: Topic) -> list[bytes]:
     """The committed records of an organisation's topic, opened as its own client opens them."""
     name = topic.name(session.organisation)
-    me = f"{session.organisation}/client"
-    place, key = session.run / "keys" / "topics", load_hpke_key(session.place / "client.hpke")
-    keys = TopicKeys(place, me, key, recipients_of(session.network))
+    keys = service_keys(session.run, session.network, session.organisation, "client")
     partitions = [TopicPartition(name, partition) for partition in range(session.network.buckets)]
     consumer = make_consumer(session.network.kafka, group=None, client_id="recount", read_committed=True)
     await consumer.start()

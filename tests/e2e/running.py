@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ import grpc
 import psutil
 
 from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
-from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from claimledger.ledger.v1 import ledger_pb2
 from cli.__main__ import main
 from cli.bootstrap import founding_transactions, load_world, make_certs, order
 from cli.generator import PlannedClaim
@@ -29,11 +27,10 @@ from cli.session import Session, open_session
 from cli.world import World
 from runtime.broker import JARS, LocalKafka
 from tests.fixtures.absent import absent
+from tests.fixtures.ports import neighbouring_ports
 
 PORTS: Final = 62
 """Those of the network, then the broker's two."""
-FIRST_PORT, LAST_PORT = 20_000, 32_000
-"""Below the ports that the kernel gives to outgoing connections."""
 HEAP_MB: Final = 384
 SEED: Final = 5
 CALL_TIMEOUT_S: Final = 5.0
@@ -87,13 +84,10 @@ class Running:
 
     def status_of(self, name: str) -> ledger_pb2.GetStatusResponse | None:
         """What a replica tells of itself; None where it does not answer."""
-        with self.session("meridian").replica(self.replicas[name]) as channel:
-            stub = ledger_pb2_grpc.LedgerServiceStub(channel)
-            try:
-                told: ledger_pb2.GetStatusResponse = stub.GetStatus(ledger_pb2.GetStatusRequest(), timeout=2)
-            except grpc.RpcError:
-                return None
-        return told
+        try:
+            return self.session("meridian").replica_status(self.replicas[name])
+        except grpc.RpcError:
+            return None
 
     def log_of(self, name: str) -> str:
         return (self.kafka.log if name == "broker" else self.processes.log(name)).read_text(errors="replace")
@@ -163,7 +157,7 @@ def made_network(
     """A network with its files and nothing running; everything that was started is stopped at the end."""
     if not any(JARS.glob("kafka_*.jar")):
         absent("Kafka", ["no jars: run `make setup`"])
-    base = free_base_port()
+    base = neighbouring_ports(PORTS)
     kafka = LocalKafka(run / "kafka", base + PORTS - 2, base + PORTS - 1, HEAP_MB)
     make_certs(run, SEED, families, base, kafka.address, BUCKETS)
     processes = Processes(
@@ -189,25 +183,6 @@ def whole_network(
         running.processes.start_all(lambda _: None)
         running.found()
         yield running
-
-
-def free_base_port() -> int:
-    """The first of PORTS neighbouring ports that nobody listens on, drawn, since others look for ports too."""
-    for _ in range(200):
-        first = random.SystemRandom().randrange(FIRST_PORT, LAST_PORT, PORTS)
-        if all(_is_free(port) for port in range(first, first + PORTS)):
-            return first
-    raise OSError(f"no {PORTS} neighbouring ports are free")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _belongs(process: psutil.Process, run: Path) -> bool:

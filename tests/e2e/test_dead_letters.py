@@ -14,10 +14,8 @@ from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from claims.status import Status
 from cli.generator import Generator
 from runtime.kafka import SealingProducer, make_producer
-from runtime.network import organisation_directory
-from runtime.pki import load_hpke_key
 from runtime.stage import Out
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.tenant_keys import service_keys
 from runtime.topics import (
     PUBLISHER,
     RAW_STATUS,
@@ -51,9 +49,8 @@ WITHIN_S = 20
 
 def sealing(network: Running, writer: str, producer: Any) -> SealingProducer:
     organisation, _, service = writer.partition("/")
-    key = load_hpke_key(organisation_directory(network.run, organisation) / f"{service}.hpke")
-    recipients = recipients_of(network.session().network)
-    return SealingProducer(producer, TopicKeys(network.run / "keys" / "topics", writer, key, recipients), "poison")
+    keys = service_keys(network.run, network.session().network, organisation, service)
+    return SealingProducer(producer, keys, "poison")
 
 
 async def poison(network: Running, topics: Iterable[Topic]) -> None:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Protocol, Self
 
+from runtime.durable import sync_directory
+
 
 class DiskFile(Protocol):
     """One open file. `sync` returns when everything written before is durable."""
@@ -31,7 +33,7 @@ class RealFile:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.syncs = 0
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._fd, length, offset)
@@ -69,12 +71,4 @@ def make_durable_directory(path: Path) -> None:
     if not path.is_dir():
         make_durable_directory(path.parent)
         path.mkdir(exist_ok=True)
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        sync_directory(path.parent)

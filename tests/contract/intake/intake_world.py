@@ -1,7 +1,6 @@
 """A small network on disk for the contract tests of intake: three payers' worth of keys and certificates, nothing
 running."""
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,12 @@ from claims.transaction import GENESIS, Genesis
 from runtime.identity import Identity, Role
 from runtime.network import Network, Organisation, ServiceEndpoint, organisation_directory, save_network
 from runtime.pki import Authority, TlsFiles, issue, make_authority, make_hpke_key, make_signing_key
+from tests.fixtures.kafka import free_ports
 
 INTAKE_ORGANISATION = "regulator"
 ROLES = {"payer-one": "insurer", "payer-two": "insurer", "clinic-a": "provider", "clinic-b": "provider"}
 SERVICES = {"insurer": ("validation", "fraud", "client"), "provider": ("client",), "regulator": ("client", "intake")}
 ROLE_OF = {"insurer": Role.INSURER, "provider": Role.PROVIDER, "regulator": Role.REGULATOR}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ def make_world(run: Path, kafka: str = "127.0.0.1:1", buckets: int = 2, suffix: 
     issue(authority, identity, place / "intake.pem", place / "intake.key")
     (run / "genesis.bin").write_bytes(GENESIS.encode(Genesis("test", "USD", 0, (), ())))
     network = Network(
-        name="test", chain_id="11" * 32, kafka=kafka, buckets=buckets, intake_address=f"127.0.0.1:{free_port()}", tags_address="",
+        name="test", chain_id="11" * 32, kafka=kafka, buckets=buckets, intake_address=f"127.0.0.1:{free_ports(1)[0]}", tags_address="",
         organisations=organisations, replicas=(), endpoints=tuple(endpoints), pricing_keys=pricing,
         npi_organisations={"1234567893": "clinic-a" + suffix},
     )  # fmt: skip

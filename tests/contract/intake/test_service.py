@@ -19,8 +19,9 @@ from runtime.errors import read_error
 from runtime.grpc_channel import open_channel
 from runtime.identity import Identity, Role
 from runtime.pki import TlsFiles, issue, make_authority
-from tests.contract.intake.intake_world import World, free_port, make_world
+from tests.contract.intake.intake_world import World, make_world
 from tests.contract.intake.running import Client, client, serving
+from tests.fixtures.kafka import free_ports
 from tests.unit.intake.sample_claims import sample_claim
 
 Code = grpc.StatusCode
@@ -323,7 +324,7 @@ async def test_a_certificate_without_an_organisation_is_refused(served: World, t
 async def test_two_processes_over_one_postgresql_are_one_intake(tmp_path: Path, postgres_url: str) -> None:
     """A key that was spent at the one is spent at the other; both see all claims."""
     world = make_world(tmp_path / "run")
-    beside = World(world.run, replace(world.network, intake_address=f"127.0.0.1:{free_port()}"), world.authority)
+    beside = World(world.run, replace(world.network, intake_address=f"127.0.0.1:{free_ports(1)[0]}"), world.authority)
     async with (
         serving(world, postgres_url),
         serving(beside, postgres_url, intake_address=beside.network.intake_address),

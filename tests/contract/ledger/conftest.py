@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from cli.world import ORGANISATIONS
 from ledger_commit.app import run_replica
 from ledger_commit.settings import ReplicaSettings
 from runtime.development import Ports, make_network
@@ -18,14 +19,6 @@ from runtime.network import Network, organisation_directory
 from runtime.pki import TlsFiles
 from tests.fixtures.kafka import free_ports
 
-ORGANISATIONS = {
-    "aurora": "insurer",
-    "borealis": "insurer",
-    "cygnus": "insurer",
-    "meridian": "regulator",
-    "riverside": "provider",
-    "lakeside": "provider",
-}
 REPLICAS = ("aurora", "borealis", "cygnus", "meridian")
 
 

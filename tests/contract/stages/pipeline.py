@@ -28,10 +28,9 @@ from fraud_scoring.state_log import StateLog
 from runtime.dlq import read_to_end
 from runtime.kafka import SealingProducer, make_consumer, make_producer
 from runtime.network import Network, organisation_directory
-from runtime.pki import load_hpke_key
 from runtime.stage import Incoming, Out
-from runtime.tenant_keys import TenantKeys
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.tenant_keys import TenantKeys, service_keys
+from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, SCORES, SUBMITTED, VALIDATED, Topic, bucket_of
 from validation.__main__ import build as build_validation
 from validation.history import Histories
@@ -113,8 +112,7 @@ class Pipeline:
 
     @property
     def intake_keys(self) -> TopicKeys:
-        private = load_hpke_key(organisation_directory(self.run, INTAKE) / "intake.hpke")
-        return TopicKeys(self.run / "keys" / "topics", f"{INTAKE}/intake", private, recipients_of(self.network))
+        return service_keys(self.run, self.network, INTAKE, "intake")
 
     async def send(self, claims: Sequence[Sent], size: int) -> None:
         """Records of `size` claims at most, each with fields that this version does not know."""

@@ -16,7 +16,7 @@ from runtime.dlq import list_dead_letters
 from runtime.kafka import create_topics
 from runtime.topics import RETRY, SCORED, SUBMITTED, VALIDATED, named_topics
 from tests.contract.stages.pipeline import Pipeline, accepted, claims_of
-from tests.fixtures.kafka import free_ports
+from tests.fixtures.ports import neighbouring_ports
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 COUNT, SIZE = 400, 8
@@ -25,7 +25,7 @@ COUNT, SIZE = 400, 8
 @pytest.fixture(params=["kafka", "faust"])
 def pipeline(request: Any, own_kafka: LocalKafka, tmp_path: Path) -> Iterator[Pipeline]:
     run = tmp_path / "run"
-    network = make_certs(run, 7, 60, free_ports(1)[0], own_kafka.address, 2)
+    network = make_certs(run, 7, 60, neighbouring_ports(60), own_kafka.address, 2)
     made = Pipeline(run, own_kafka.address, network, request.param)
     yield made
     for process in made.processes:

@@ -113,15 +113,19 @@ def test_a_provider_without_a_past_has_no_usual_day() -> None:
     assert told == [[]] * 25
 
 
+def told_of_a_day(state: PartitionState, before: int, then: int) -> list[list[str]]:
+    """The rules of each claim of one day, after claims of other members on six days before."""
+    for number in range(before):
+        see(state, facts(number, service_day=20_000 + number % 6, minutes=0, member_ref=b"%016d" % number))
+    return [
+        rules_of_then_see(state, facts(100 + n, service_day=20_030, minutes=0, member_ref=b"%016d" % (100 + n)))
+        for n in range(then)
+    ]
+
+
 def test_a_busy_provider_makes_no_burst_of_a_usual_day() -> None:
     state = PartitionState()
-    for number in range(60):
-        see(state, facts(number, service_day=20_000 + number % 6, minutes=0, member_ref=b"%016d" % number))
-    told = [
-        rules_of_then_see(state, facts(100 + n, service_day=20_030, minutes=0, member_ref=b"%016d" % (100 + n)))
-        for n in range(25)
-    ]
-    assert told == [[]] * 25
+    assert told_of_a_day(state, before=60, then=25) == [[]] * 25
 
 
 def test_a_claim_seen_twice_counts_once_and_no_charges_have_no_quantile() -> None:
@@ -149,12 +153,7 @@ def test_the_window_is_of_days_and_not_of_days_with_claims() -> None:
 
 def test_a_burst_is_many_times_the_usual() -> None:
     state = PartitionState()
-    for number in range(12):
-        see(state, facts(number, service_day=20_000 + number % 6, minutes=0, member_ref=b"%016d" % number))
-    scores = [
-        rules_of_then_see(state, facts(100 + n, service_day=20_030, minutes=0, member_ref=b"%016d" % (100 + n)))
-        for n in range(20)
-    ]
+    scores = told_of_a_day(state, before=12, then=20)
     assert scores[:19] == [[]] * 19
     assert scores[19] == ["fraud.burst"]
 
