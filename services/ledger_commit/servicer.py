@@ -10,10 +10,10 @@ from typing import Any, Final
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
 from claims.identifiers import claim_ref_of
-from claims.result import CLAIM_RESULT, ClaimResult
+from claims.result import CLAIM_RESULT
 from claims.transaction import ENTRY_TRANSACTION, SIGNED_TRANSACTION
+from ledger_commit.access import may_read, require
 from ledger_commit.node import Node
-from ledger_commit.publications import parties_of
 from ledger_commit.publisher import Publisher
 from ledger_commit.results import ProvenResults, block_message
 from ledger_commit.store import Projection
@@ -21,11 +21,10 @@ from runtime.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
-    PermissionDeniedError,
     ResourceExhaustedError,
     Violation,
 )
-from runtime.identity import Identity, Role, identity_of
+from runtime.identity import identity_of
 
 MAX_TRANSACTION_BYTES: Final = 72 * 1024
 MAX_LANE_BYTES: Final = 768 * 1024
@@ -33,7 +32,6 @@ SUBSCRIBE_ROWS: Final = 200
 SUBSCRIBE_WAIT_S: Final = 1.0
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 200
-READS_ALL: Final = frozenset({Role.REGULATOR, Role.REPLICA})
 
 
 class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
@@ -46,9 +44,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     async def SubmitTransaction(
         self, request: ledger_pb2.SubmitTransactionRequest, context: Any
     ) -> ledger_pb2.SubmitTransactionResponse:
-        caller = identity_of(context)
-        if caller.role is Role.ANALYST:
-            raise PermissionDeniedError("an analyst decides through the payer's own systems")
+        require(identity_of(context), "SubmitTransaction")
         if len(request.transaction) > MAX_TRANSACTION_BYTES:
             raise _invalid("transaction", f"{len(request.transaction)} bytes, at most {MAX_TRANSACTION_BYTES}")
         try:
@@ -68,14 +64,14 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     async def GetTransaction(
         self, request: ledger_pb2.GetTransactionRequest, context: Any
     ) -> ledger_pb2.GetTransactionResponse:
-        identity_of(context)
+        require(identity_of(context), "GetTransaction")
         if len(request.transaction_id) != 32:
             raise _invalid("transaction_id", "32 bytes are due")
         found = await self._projection.transaction(request.transaction_id)
         return ledger_pb2.GetTransactionResponse(result=found or b"")
 
     async def GetStatus(self, _request: ledger_pb2.GetStatusRequest, context: Any) -> ledger_pb2.GetStatusResponse:
-        identity_of(context)
+        require(identity_of(context), "GetStatus")
         node, executed = self._node, self._node.executed
         return ledger_pb2.GetStatusResponse(
             organisation=node.committee.members[node.me].organisation,
@@ -94,14 +90,14 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         )
 
     async def GetBlock(self, request: ledger_pb2.GetBlockRequest, context: Any) -> ledger_pb2.GetBlockResponse:
-        identity_of(context)
+        require(identity_of(context), "GetBlock")
         row = await self._projection.block(request.height)
         if row is None or row.height != request.height:
             raise NotFoundError(f"no block at height {request.height} yet")
         return ledger_pb2.GetBlockResponse(block=block_message(row))
 
     async def ListBlocks(self, request: ledger_pb2.ListBlocksRequest, context: Any) -> ledger_pb2.ListBlocksResponse:
-        identity_of(context)
+        require(identity_of(context), "ListBlocks")
         count = request.page_size or DEFAULT_PAGE
         if count > MAX_PAGE:
             raise _invalid("page_size", f"{count}, at most {MAX_PAGE}")
@@ -112,14 +108,15 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         self, request: ledger_pb2.GetSettlementRequest, context: Any
     ) -> ledger_pb2.GetSettlementResponse:
         caller = identity_of(context)
+        require(caller, "GetSettlement")
         try:
             claim_ref = claim_ref_of(request.control_number)
         except ValueError as error:
             raise _invalid("control_number", str(error)) from error
         row = await self._projection.latest_of(claim_ref)
         result = CLAIM_RESULT.decode(bytes(row.body)) if row else None
-        if row is None or result is None or not _may_read(caller, result):
-            raise NotFoundError(f"no settlement of {request.control_number}")
+        if row is None or result is None or not may_read(caller, result):
+            raise NotFoundError("there is no such settlement")
         proof = self._node.ledger.prove(row.leaf, bytes(row.body))
         if proof is None:
             raise FailedPreconditionError("executed and not yet proven: no committed header covers it")
@@ -129,20 +126,17 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         self, request: ledger_pb2.SubscribeSettlementsRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.SubscribeSettlementsResponse]:
         caller = identity_of(context)
+        require(caller, "SubscribeSettlements")
         leaf = _leaf_after(request.cursor)
         while True:
             proven, following = await self._results.proven(leaf, SUBSCRIBE_ROWS)
             for item in proven:
-                if _may_read(caller, item.result):
+                if may_read(caller, item.result):
                     proof = ledger_pb2.SettlementProof.FromString(item.proof)
                     yield ledger_pb2.SubscribeSettlementsResponse(cursor=str(item.leaf), proof=proof)
             if following == leaf:
                 await self._results.wait(SUBSCRIBE_WAIT_S)
             leaf = following
-
-
-def _may_read(caller: Identity, result: ClaimResult) -> bool:
-    return caller.role in READS_ALL or caller.organisation in dict(parties_of(result))
 
 
 def _leaf_after(cursor: str) -> int:
