@@ -38,7 +38,9 @@ class Proven:
 
 
 def parties_of(result: ClaimResult) -> list[tuple[str, str]]:
-    """Each organisation once, with its first part: submitter, payer, payee."""
+    """Each organisation once, with its first part: submitter, payer, payee; of a refused repeat its sender alone."""
+    if result.refusal == RefusalReason.VERSION_SPENT:
+        return [(result.submitter, "submitter")]
     parts: dict[str, str] = {}
     for organisation, part in (
         (result.submitter, "submitter"),

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Field, SQLModel
 
 from claims.result import ClaimResult
+from claims.transaction import RefusalReason
 from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, Header, QuorumCert
 from ledger_commit.settlement import Execution
 
@@ -38,7 +39,7 @@ class LedgerBlock(SQLModel, table=True):
 
 
 class LedgerResult(SQLModel, table=True):
-    """One leaf. `claim_ref` is empty for what is no claim."""
+    """One leaf. `claim_ref` is empty for what is no claim, and for a refused repeat, which never is a claim's latest."""
 
     __tablename__ = "ledger_result"
 
@@ -187,7 +188,9 @@ def _rows_of_results(blocks: Sequence[Projected]) -> tuple[list[dict[str, Any]],
         told = zip(block.execution.results, block.execution.outcomes, strict=True)
         for leaf, (body, outcome) in enumerate(told, start=block.first_leaf):
             if isinstance(outcome, ClaimResult):
-                parties = (outcome.claim_ref, outcome.submitter, outcome.payer, outcome.payee)
+                repeat = outcome.refusal == RefusalReason.VERSION_SPENT
+                claim_ref = b"" if repeat else outcome.claim_ref
+                parties = (claim_ref, outcome.submitter, outcome.payer, outcome.payee)
             else:
                 parties = (b"", outcome.organisation, "", "")
                 transactions[outcome.transaction_id] = leaf

@@ -105,13 +105,11 @@ def _refusal(
 ) -> RefusalReason | None:
     if signed is None:
         return RefusalReason.BAD_SIGNATURE
-    match body:
-        case RegisterOrganisation():
-            return _registration_refusal(state, body, signed)
-        case PublishPlan():
-            return _plan_refusal(state, body, signed)
-        case EnrollMember():
-            return _enrollment_refusal(state, body, signed)
+    if isinstance(body, RegisterOrganisation):
+        return _registration_refusal(state, body, signed)
+    if isinstance(body, PublishPlan):
+        return _plan_refusal(state, body, signed)
+    return _enrollment_refusal(state, body, signed)
 
 
 def _registration_refusal(state: State, body: RegisterOrganisation, signed: set[str]) -> RefusalReason | None:
@@ -171,11 +169,10 @@ def _enrollment_refusal(state: State, body: EnrollMember, signed: Iterable[str])
 
 
 def _take_effect(state: State, body: RegisterOrganisation | PublishPlan | EnrollMember, encoded: bytes) -> None:
-    match body:
-        case RegisterOrganisation():
-            state.register(body)
-        case PublishPlan():
-            state.publish(body, hashlib.sha256(encoded).digest())
-        case EnrollMember():
-            for member in body.members:
-                state.enroll(body.plan, body.year, member)
+    if isinstance(body, RegisterOrganisation):
+        state.register(body)
+    elif isinstance(body, PublishPlan):
+        state.publish(body, hashlib.sha256(encoded).digest())
+    else:
+        for member in body.members:
+            state.enroll(body.plan, body.year, member)

@@ -35,7 +35,8 @@ def apply_review(
     entry = state.claims_of_payer.get((organisation, review.claim_ref, review.version))
     reason = prefix_refusal(state, review.prefix, transaction.kind, height)
     if reason is None:
-        reason = _refusal(review, entry, signers(state, transaction, review.prefix, height, verify))
+        signed = signers(state, transaction, review.prefix, height, verify)
+        reason = RefusalReason.BAD_SIGNATURE if signed is None else _refusal(review, entry)
     told = TransactionResult(height, index, transaction.kind, organisation, identity, reason or 0)
     if reason is not None or entry is None:
         return [told]
@@ -43,11 +44,8 @@ def apply_review(
     return [told, _decide(state, review, entry, height, index + 1)]
 
 
-def _refusal(review: ReviewClaim, entry: ClaimEntry | None, signed: set[str] | None) -> RefusalReason | None:
-    if signed is None:
-        return RefusalReason.BAD_SIGNATURE
-    if review.prefix.organisation not in signed:
-        return RefusalReason.NOT_AUTHORISED
+def _refusal(review: ReviewClaim, entry: ClaimEntry | None) -> RefusalReason | None:
+    """`entry` is the claim under the payer that the review's prefix names, whose key has signed (`signers`)."""
     if entry is None:
         return RefusalReason.UNKNOWN_CLAIM
     if entry.pending is None:

@@ -121,10 +121,15 @@ def _live_tags(claim: PricedClaim) -> list[bytes]:
 
 
 def _other_holder(state: State, claim: PricedClaim) -> bytes | None:
-    """The claim that holds one of this claim's tags. A prior payer's claim for the same service is no duplicate."""
+    """The claim that holds one of this claim's tags. A prior payer's claim for the same service is no duplicate.
+
+    Only where it is on this ledger as the claim names it: what it paid is then taken off. A holder under the same reference
+    is another submitter's claim or another version, and as much a second one as any.
+    """
+    coordinated = {p.claim_ref for p in claim.prior if (p.payer, p.claim_ref, p.version) in state.claims_of_payer}
     for tag in _live_tags(claim):
         holder = state.tags.get(tag)
-        if holder is not None and holder != claim.claim_ref and all(holder != p.claim_ref for p in claim.prior):
+        if holder is not None and holder not in coordinated:
             return holder
     return None
 
