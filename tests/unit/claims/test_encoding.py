@@ -2,6 +2,7 @@
 
 import enum
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claims import encoding
+from claims import forms
 from claims.encoding import (
     I32,
     I64,
@@ -242,12 +243,12 @@ def test_short_texts_that_are_remembered_stay_what_they_were(texts: list[str]) -
 
 
 def test_the_table_of_remembered_texts_is_bounded() -> None:
-    form = encoding._TextForm(Text(encoding.CACHED_TEXT_LIMIT))
-    for number in range(3 * encoding.CACHED_TEXTS):
+    form = forms.TextForm(Text(forms.CACHED_TEXT_LIMIT))
+    for number in range(3 * forms.CACHED_TEXTS):
         form.write(f"text {number}", out := bytearray())
         assert form.read(bytes(out), 0) == (f"text {number}", len(out))
-        assert max(len(form.written), len(form.known)) <= encoding.CACHED_TEXTS
-    long = encoding._TextForm(Text(encoding.CACHED_TEXT_LIMIT + 1))
+        assert max(len(form.written), len(form.known)) <= forms.CACHED_TEXTS
+    long = forms.TextForm(Text(forms.CACHED_TEXT_LIMIT + 1))
     long.write("people's names are not kept", out := bytearray())
     assert long.read(bytes(out), 0)[0] == "people's names are not kept"
     assert not long.written
@@ -258,6 +259,24 @@ def test_a_value_that_its_class_refuses_is_no_encoding() -> None:
     data = Codec(Inner).encode(replace(INNER, note="refuse"))
     with pytest.raises(DecodeError, match="this note is refused at byte 20"):
         Codec(Inner).decode(data.replace(b"\x00\x06refuse", b"\x00\x07refused"))
+
+
+def told(decode: Callable[[bytes], Any], data: bytes) -> Any:
+    """The value, or what is said of bytes that are none."""
+    try:
+        return decode(data)
+    except DecodeError as error:
+        return str(error)
+
+
+@BOUNDED
+@given(values(Outer), st.binary(max_size=6), st.integers(0, 200), st.integers(0, 6))
+def test_straight_code_accepts_nothing_that_the_forms_refuse(value: Outer, junk: bytes, at: int, gone: int) -> None:
+    codec = Codec(Outer)
+    data = codec.encode(value)
+    assert data == codec.encode_carefully(value)
+    spoilt = data[:at] + junk + data[at + gone :]
+    assert told(codec.decode, spoilt) == told(codec.decode_carefully, spoilt)
 
 
 def test_a_structure_without_a_version_byte_begins_with_its_first_field() -> None:
