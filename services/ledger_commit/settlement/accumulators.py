@@ -5,6 +5,7 @@ An accumulator that a plan does not declare does not exist: no deductible is due
 
 from dataclasses import dataclass, field
 
+from claims.quick import quick
 from claims.result import Posting
 from claims.transaction import AccumulatorKind, AccumulatorRule, AccumulatorScope, PublishPlan, Tier
 
@@ -39,6 +40,7 @@ class TierLimits:
 
 
 NO_LIMITS = TierLimits((), (), {})
+_posting = quick(Posting)
 
 
 def limits_of(plan: PublishPlan) -> dict[int, TierLimits]:
@@ -75,7 +77,7 @@ class Account:
 
     def posting(self, plan: str, year: int) -> Posting:
         rule = self.limit.rule
-        return Posting(
+        return _posting(
             plan, year, rule.kind, rule.limit_class, rule.tier, rule.scope, self.holder, self.before, self.now
         )
 

@@ -9,6 +9,7 @@ Source: settlement.md, Adjudication of one line; CARC 1, 2, 3, 23, 45, 119 of th
 from dataclasses import dataclass
 
 from claims.money import share_of
+from claims.quick import quick
 from claims.result import Adjustment, SettledLine
 from claims.transaction import CobMethod, Group, PricedLine
 from ledger_commit.settlement.accumulators import Ledger, post, remaining
@@ -34,6 +35,9 @@ class Share:
         return self.deductible + self.copay + self.coinsurance
 
 
+_adjustment, _settled_line, _share = quick(Adjustment), quick(SettledLine), quick(Share)
+
+
 def adjudicate_line(line: PricedLine, ledger: Ledger, cob: CobMethod, other_paid_cents: int) -> SettledLine:
     """Adjudicates one line and posts to the accumulators in `ledger`.
 
@@ -48,7 +52,7 @@ def adjudicate_line(line: PricedLine, ledger: Ledger, cob: CobMethod, other_paid
     assert 0 <= owed <= share.total, "the patient never owes more than the share"
     adjustments += _patient_adjustments(share, owed)
     if other:
-        adjustments.append(Adjustment(Group.OA, CARC_OTHER_PAYER, other))
+        adjustments.append(_adjustment(Group.OA, CARC_OTHER_PAYER, other))
     post(ledger.deductible, share.deductible)
     post(ledger.out_of_pocket, owed)
     return _balanced(line, allowed, paid, adjustments)  # step 8
@@ -56,7 +60,7 @@ def adjudicate_line(line: PricedLine, ledger: Ledger, cob: CobMethod, other_paid
 
 def deny_line(line: PricedLine, group: Group, carc: str) -> SettledLine:
     """The whole charge is adjusted; a line without a charge has nothing to adjust."""
-    adjustments = [Adjustment(group, carc, line.charge_cents)] if line.charge_cents else []
+    adjustments = [_adjustment(group, carc, line.charge_cents)] if line.charge_cents else []
     return _balanced(line, 0, 0, adjustments)
 
 
@@ -64,12 +68,12 @@ def _allowed(line: PricedLine, ledger: Ledger) -> tuple[int, list[Adjustment]]:
     adjustments = []
     allowed = line.allowed_cents
     if line.charge_cents > allowed:
-        adjustments.append(Adjustment(line.contractual_group, CARC_FEE_SCHEDULE, line.charge_cents - allowed))
+        adjustments.append(_adjustment(line.contractual_group, CARC_FEE_SCHEDULE, line.charge_cents - allowed))
     if line.limit_class:
         accounts = ledger.of_class(line.limit_class)
         left = remaining(accounts)
         if left is not None and allowed > left:
-            adjustments.append(Adjustment(Group.PR, CARC_LIMIT_REACHED, allowed - left))
+            adjustments.append(_adjustment(Group.PR, CARC_LIMIT_REACHED, allowed - left))
             allowed = left
         post(accounts, allowed)
     return allowed, adjustments
@@ -85,11 +89,11 @@ def patient_share(line: PricedLine, ledger: Ledger, allowed: int) -> Share:
     left = remaining(ledger.out_of_pocket)
     excess = 0 if left is None else deductible + copay + coinsurance - left
     if excess <= 0:
-        return Share(deductible, copay, coinsurance)
+        return _share(deductible, copay, coinsurance)
     off_coinsurance = min(excess, coinsurance)
     off_copay = min(excess - off_coinsurance, copay)
     off_deductible = excess - off_coinsurance - off_copay
-    return Share(deductible - off_deductible, copay - off_copay, coinsurance - off_coinsurance)
+    return _share(deductible - off_deductible, copay - off_copay, coinsurance - off_coinsurance)
 
 
 def _coordinate(line: PricedLine, ledger: Ledger, cob: CobMethod, allowed: int, other_paid: int) -> tuple[Share, int]:
@@ -115,7 +119,7 @@ def _patient_adjustments(share: Share, owed: int) -> list[Adjustment]:
     ):
         part = min(owed, amount)
         if part:
-            adjustments.append(Adjustment(Group.PR, carc, part))
+            adjustments.append(_adjustment(Group.PR, carc, part))
             owed -= part
     return adjustments
 
@@ -123,4 +127,4 @@ def _patient_adjustments(share: Share, owed: int) -> list[Adjustment]:
 def _balanced(line: PricedLine, allowed: int, paid: int, adjustments: list[Adjustment]) -> SettledLine:
     adjusted = sum(adjustment.amount_cents for adjustment in adjustments)
     assert line.charge_cents == paid + adjusted, "a line balances to the cent"
-    return SettledLine(line.number, line.charge_cents, allowed, paid, tuple(adjustments))
+    return _settled_line(line.number, line.charge_cents, allowed, paid, tuple(adjustments))

@@ -7,6 +7,7 @@ import hashlib
 
 from claims.claim import MAX_AMOUNT_CENTS, Frequency
 from claims.money import BASIS_POINTS
+from claims.quick import quick
 from claims.result import ClaimResult, Coordination, Outcome, Posting, SettledLine
 from claims.transaction import (
     PRICED_CLAIM,
@@ -23,6 +24,7 @@ from ledger_commit.settlement.state import ClaimEntry, KnownPlan, State
 
 NO_TAG = bytes(32)
 """A line whose duplicate tag is all zeros has none."""
+_claim_result = quick(ClaimResult)
 
 
 def submit_claim(
@@ -263,7 +265,7 @@ def _result(
     charge = sum(line.charge_cents for line in claim.lines) if refusal is None else 0
     paid = sum(line.paid_cents for line in lines)
     patient = sum(a.amount_cents for line in lines for a in line.adjustments if a.group is Group.PR)
-    return ClaimResult(
+    return _claim_result(
         height=height,
         index=index,
         outcome=outcome,
