@@ -205,7 +205,9 @@ class Bls:
         return self.verify_distinct([((public_key,), message)], signature, tag)
 
     def aggregate(self, signatures: Sequence[bytes]) -> bytes:
-        """The sum of the signatures. Bytes of zeros, which verify under nothing, where one of them is no point."""
+        """The sum of the signatures. Bytes of zeros, which verify under nothing, where there is none or one is no point."""
+        if not signatures:
+            return bytes(SIGNATURE_BYTES)
         try:
             return self.backend.write_signature(self.backend.add([self.signature_point(s) for s in signatures]))
         except BlsError:
@@ -218,9 +220,9 @@ class Bls:
     def verify_distinct(
         self, groups: Sequence[tuple[Sequence[bytes], bytes]], aggregate: bytes, tag: bytes = SIGNATURE_TAG
     ) -> bool:
-        """Each group signed its own message."""
+        """Each group signed its own message. False where a group is empty, or a key stands twice."""
         keys = [key for group, _ in groups for key in group]
-        if not keys or len(set(keys)) != len(keys):
+        if not groups or not all(group for group, _ in groups) or len(set(keys)) != len(keys):
             return False
         try:
             pairs = [(self._key_sum(group), self._hashed(message, tag)) for group, message in groups]
