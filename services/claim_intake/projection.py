@@ -15,6 +15,7 @@ from enum import Enum
 from functools import cache
 from typing import Final
 
+from claims.quick import quick
 from claims.status import AFTER_REVIEW_STEP, STEP_OF, TERMINAL, TRANSITIONS, Status, StatusEvent, may_follow
 
 MAX_HELD_PER_CLAIM: Final = 8
@@ -49,6 +50,9 @@ class Outcome:
     dropped: tuple[tuple[StatusEvent, Drop], ...]
 
 
+_progress, _outcome = quick(Progress), quick(Outcome)
+
+
 def advance(progress: Progress, reported: Iterable[StatusEvent]) -> Outcome:
     """Takes every step that is due, in step order, and says what became of the rest.
 
@@ -63,13 +67,13 @@ def advance(progress: Progress, reported: Iterable[StatusEvent]) -> Outcome:
         if reason is not None:
             dropped.append((event, reason))
         elif not held and _is_due(progress, event):
-            progress = Progress(event.status, event.step)
+            progress = _progress(event.status, event.step)
             applied.append(event)
         elif len(held) >= MAX_HELD_PER_CLAIM:
             dropped.append((event, Drop.TOO_MANY))
         elif event not in held:
             held.append(event)
-    return Outcome(progress, tuple(applied), tuple(held), tuple(dropped))
+    return _outcome(progress, tuple(applied), tuple(held), tuple(dropped))
 
 
 def close_gap(progress: Progress, held: tuple[StatusEvent, ...]) -> Outcome:

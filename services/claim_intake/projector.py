@@ -17,6 +17,7 @@ from claim_intake.rounds import READER, Reported, RoundResult, Rounds
 from claim_intake.store.projecting import load_offsets
 from claim_intake.wiring import Ground
 from claimledger.events.v1 import events_pb2
+from claims.quick import quick
 from claims.status import Status, StatusEvent
 from runtime.kafka import SealingProducer, make_producer
 from runtime.log import get_logger
@@ -34,6 +35,7 @@ GAP_CHECK_S: Final = 2.0
 PAUSE_SECONDS: Final = 1.0
 MAX_STEP: Final = 2**15
 _STATUSES: Final = {int(status): status for status in Status}
+_status_event, _reported = quick(StatusEvent), quick(Reported)
 _Dead = tuple[Any, DataError | SealedValueError]
 
 
@@ -119,14 +121,14 @@ def reports_of(value: bytes, payer: str) -> list[Reported]:
         batch = events_pb2.StatusBatch.FromString(value)
     except DecodeError:
         raise DataError("not a StatusBatch") from None
-    return [Reported(payer, _event(event)) for event in batch.events]
+    return [_reported(payer, _event(event)) for event in batch.events]
 
 
 def _event(message: events_pb2.StatusEvent) -> StatusEvent:
     status = _STATUSES.get(message.status)
     if status is None or len(message.claim_ref) != 16 or message.step > MAX_STEP or not 0 < message.version < 2**16:
         raise DataError(f"a status event with status {message.status}, step {message.step} or a reference that is none")
-    return StatusEvent(
+    return _status_event(
         message.claim_ref, message.version, status, message.step, message.time_ms, message.submitter, message.payer,
         message.payee, message.detail,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from claim_intake.store.projecting import (
     save_offsets,
     write_round,
 )
+from claims.quick import quick
 from claims.status import StatusEvent
 
 MAX_CLAIMS_IN_MEMORY: Final = 50_000
@@ -31,6 +32,7 @@ MAX_GAPS_AT_ONCE: Final = 500
 READER: Final = "projector"
 UNKNOWN_CLAIM: Final = "unknown_claim"
 FOREIGN_PAYER: Final = "foreign_payer"
+_status_event, _known_claim = quick(StatusEvent), quick(KnownClaim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +145,12 @@ def _attributed(claim: KnownClaim | None, items: Sequence[Reported], dropped: di
     if claim is None:
         dropped[UNKNOWN_CLAIM] = dropped.get(UNKNOWN_CLAIM, 0) + len(items)
         return []
-    foreign = sum(item.payer != claim.payer for item in items)
-    if foreign:
-        dropped[FOREIGN_PAYER] = dropped.get(FOREIGN_PAYER, 0) + foreign
     own = [item.event for item in items if item.payer == claim.payer]
+    if len(own) < len(items):
+        dropped[FOREIGN_PAYER] = dropped.get(FOREIGN_PAYER, 0) + len(items) - len(own)
     payee = claim.payee or next((event.payee for event in own if event.payee), "")
     return [
-        StatusEvent(
+        _status_event(
             e.claim_ref, e.version, e.status, e.step, e.time_ms, claim.submitter, claim.payer,
             payee if e.step else "", e.detail,
         )
@@ -160,7 +161,7 @@ def _attributed(claim: KnownClaim | None, items: Sequence[Reported], dropped: di
 def _after(claim: KnownClaim, outcome: Outcome, now_ms: int) -> KnownClaim:
     payee = next((event.payee for event in reversed(outcome.applied) if event.payee), claim.payee)
     held_ms = (claim.held_ms or now_ms) if outcome.held else 0
-    return KnownClaim(claim.claim_id, claim.submitter, claim.payer, payee, outcome.progress, outcome.held, held_ms)
+    return _known_claim(claim.claim_id, claim.submitter, claim.payer, payee, outcome.progress, outcome.held, held_ms)
 
 
 def _count(dropped: dict[str, int], reason: Drop) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import event, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import event, func, or_, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Field, SQLModel
@@ -18,6 +17,7 @@ from claims.result import ClaimResult
 from claims.transaction import RefusalReason
 from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, Header, QuorumCert
 from ledger_commit.settlement import Execution
+from runtime.bulk import Row, insert, upsert
 
 
 class LedgerBlock(SQLModel, table=True):
@@ -62,6 +62,9 @@ class LedgerTransaction(SQLModel, table=True):
 
 
 TABLES = [SQLModel.metadata.tables[name] for name in ("ledger_block", "ledger_result", "ledger_transaction")]
+_ADD_BLOCKS, _ADD_RESULTS = insert(TABLES[0]), insert(TABLES[1])
+_SET_TRANSACTIONS = upsert(TABLES[2])
+"""A transaction that was refused may come again; its row then points to the newer leaf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,9 @@ class Projection:
         """Adds blocks in height order, in one transaction."""
         results, transactions = _rows_of_results(blocks)
         async with self.engine.begin() as connection:
-            await connection.execute(insert(LedgerBlock), [_row_of_block(block) for block in blocks])
-            if results:
-                await connection.execute(insert(LedgerResult), results)
-            if transactions:
-                await connection.execute(_insert_or_move(connection), transactions)
+            await _ADD_BLOCKS.run(connection, [_row_of_block(block) for block in blocks])
+            await _ADD_RESULTS.run(connection, results)
+            await _SET_TRANSACTIONS.run(connection, transactions)
 
     async def block(self, height: int) -> LedgerBlock | None:
         return next(iter(await self.blocks(height, 1)), None)
@@ -129,9 +130,15 @@ class Projection:
         )
         return [LedgerResult(**row) for row in await self._rows(query.limit(count), LedgerResult)]
 
-    async def latest_of(self, claim_ref: bytes) -> LedgerResult | None:
-        """The newest result of a claim."""
+    async def latest_of(self, claim_ref: bytes, party: str = "") -> LedgerResult | None:
+        """The newest result of a claim; of those with this party, where one is given.
+
+        Submitters draw references for themselves, so claims of different parties may have the same one.
+        """
         query = select(LedgerResult).where(_column(LedgerResult.claim_ref) == claim_ref)
+        if party:
+            parties = (LedgerResult.submitter, LedgerResult.payer, LedgerResult.payee)
+            query = query.where(or_(*(_column(column) == party for column in parties)))
         rows = await self._rows(query.order_by(_column(LedgerResult.leaf).desc()).limit(1), LedgerResult)
         return LedgerResult(**rows[0]) if rows else None
 
@@ -157,32 +164,20 @@ def _column(field: Any) -> Any:
     return field
 
 
-def _insert_or_move(connection: Any) -> Any:
-    """A transaction that was refused may come again; its row then points to the newer leaf."""
-    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
-    statement = dialect.insert(LedgerTransaction)
-    return statement.on_conflict_do_update(index_elements=["transaction_id"], set_={"leaf": statement.excluded.leaf})
+# Rows in the order of their tables' columns.
 
 
-def _row_of_block(block: Projected) -> dict[str, Any]:
+def _row_of_block(block: Projected) -> Row:
     header = block.header
-    return {
-        "height": header.height,
-        "round": header.round,
-        "proposer": block.proposer,
-        "id": block.id,
-        "header": HEADER.encode(header),
-        "commit_qc": QUORUM_CERT.encode(block.qc) if block.qc else b"",
-        "batches": block.batches,
-        "entries": block.entries,
-        "time_ms": header.time_ms,
-        "first_leaf": block.first_leaf,
-        "results": len(block.execution.results),
-    }
+    qc = QUORUM_CERT.encode(block.qc) if block.qc else b""
+    return (
+        header.height, header.round, block.proposer, block.id, HEADER.encode(header), qc, block.batches, block.entries,
+        header.time_ms, block.first_leaf, len(block.execution.results),
+    )  # fmt: skip
 
 
-def _rows_of_results(blocks: Sequence[Projected]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    results: list[dict[str, Any]] = []
+def _rows_of_results(blocks: Sequence[Projected]) -> tuple[list[Row], list[Row]]:
+    results: list[Row] = []
     transactions: dict[bytes, int] = {}
     for block in blocks:
         told = zip(block.execution.results, block.execution.outcomes, strict=True)
@@ -194,11 +189,8 @@ def _rows_of_results(blocks: Sequence[Projected]) -> tuple[list[dict[str, Any]],
             else:
                 parties = (b"", outcome.organisation, "", "")
                 transactions[outcome.transaction_id] = leaf
-            results.append(dict(zip(_RESULT_COLUMNS, (leaf, outcome.height, *parties, body), strict=True)))
-    return results, [{"transaction_id": i, "leaf": leaf} for i, leaf in transactions.items()]
-
-
-_RESULT_COLUMNS = ("leaf", "height", "claim_ref", "submitter", "payer", "payee", "body")
+            results.append((leaf, outcome.height, *parties, body))
+    return results, list(transactions.items())
 
 
 def _tune_sqlite(connection: Any, _: Any) -> None:

@@ -230,7 +230,8 @@ class SealingProducer:
         """Queues the records and returns futures of their batches; for pipelining and for transactions."""
         groups: dict[tuple[str, int], list[Out]] = defaultdict(list)
         for out in outs:
-            groups[out.topic, await self._partition(out)].append(out)
+            partition = out.partition if out.partition is not None else await self._partition(out)
+            groups[out.topic, partition].append(out)
         futures = []
         for (topic, partition), records in groups.items():
             batch = self.producer.create_batch()
@@ -244,9 +245,7 @@ class SealingProducer:
         return futures
 
     async def _partition(self, out: Out) -> int:
-        """The named partition, or the key's bucket over the topic's partitions."""
-        if out.partition is not None:
-            return out.partition
+        """The key's bucket over the topic's partitions."""
         return bucket_of(out.key, len(await self.producer.partitions_for(out.topic)))
 
     def _record(self, out: Out, time_ms: int, traceparent: bytes | None) -> dict[str, Any]:

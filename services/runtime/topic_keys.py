@@ -33,6 +33,7 @@ from runtime.network import Network
 from runtime.topics import named_topics
 
 KEY_ID: Final = "key-id"
+NONCES_AT_ONCE: Final = 256
 CACHED_KEYS: Final = 512
 NONCE_BYTES: Final = 12
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -65,6 +66,22 @@ def recipients_of(network: Network) -> Callable[[str], Mapping[str, str]]:
     return table.__getitem__
 
 
+class _Nonces:
+    """Random nonces, drawn from the system many at a time: a call for each would cost as much as the sealing."""
+
+    def __init__(self) -> None:
+        self._drawn = b""
+        self._used = 0
+
+    def draw(self) -> bytes:
+        """The next NONCE_BYTES that nobody has had."""
+        if self._used == len(self._drawn):
+            self._drawn, self._used = secrets.token_bytes(NONCE_BYTES * NONCES_AT_ONCE), 0
+        start = self._used
+        self._used += NONCE_BYTES
+        return self._drawn[start : self._used]
+
+
 class TopicKeys:
     """Seals and opens record values for one service. Keys are read when first needed; at most 512 are held.
 
@@ -85,12 +102,13 @@ class TopicKeys:
         self._recipients = recipients
         self._clock = clock
         self._held: OrderedDict[tuple[str, str], _DayKey] = OrderedDict()
+        self._nonces = _Nonces()
 
     def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         """The encrypted value and the header that names its key."""
         today = _day_name(int(self._clock()) // 86_400)
         day_key = self._held.get((topic, today)) or self._remember(topic, today, self._read_or_make(topic, today))
-        nonce = secrets.token_bytes(NONCE_BYTES)
+        nonce = self._nonces.draw()
         sealed = nonce + day_key.cipher.encrypt(nonce, value, additional_data(topic, key, schema))
         return sealed, [(KEY_ID, day_key.id.encode())]
 

@@ -1,11 +1,10 @@
 """Accepting claims: key, claim, envelope, outbox and duty rows in one transaction."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Table, bindparam, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake.envelope import SealedClaim, WrappingKey
@@ -20,6 +19,7 @@ from claim_intake.store.tables import (
     WrappingKeyRow,
     table_of,
 )
+from runtime.bulk import Bulk, Row, insert, insert_or_ignore
 
 _CLAIM: Final = table_of(ClaimRow)
 _NUMBER: Final = table_of(ClaimNumber)
@@ -29,8 +29,15 @@ _KEY: Final = table_of(ClientKeyRow)
 _OUTBOX: Final = table_of(OutboxRow)
 _OPEN: Final = table_of(OpenClaimRow)
 _IN_LIMIT: Final = 1_000
-_FINISH: Final = delete(_OUTBOX).where(
-    _OUTBOX.c.claim_id == bindparam("finished_id"), _OUTBOX.c.attempt == bindparam("finished_attempt")
+_SPEND_KEYS: Final = insert_or_ignore(_KEY)
+_ADD_WRAPPING_KEYS: Final = insert_or_ignore(_WRAPPING)
+_ADD_CLAIMS: Final = insert(_CLAIM)
+_ADD_ENVELOPES: Final = insert(_ENVELOPE)
+_ADD_TO_OUTBOX: Final = insert(_OUTBOX)
+_ADD_DUTIES: Final = insert(_OPEN)
+_FINISH: Final = Bulk(
+    ("id", "n"),
+    lambda _: delete(_OUTBOX).where(_OUTBOX.c.claim_id == bindparam("id"), _OUTBOX.c.attempt == bindparam("n")),
 )
 
 
@@ -77,14 +84,7 @@ async def accept(
 
 async def finish(connection: AsyncConnection, sent: Sequence[tuple[int, int]]) -> None:
     """Removes outbox rows, named by (claim_id, attempt), that the broker has confirmed."""
-    if sent:
-        await connection.execute(_FINISH, [{"finished_id": i, "finished_attempt": a} for i, a in sent])
-
-
-def insert_or_ignore(connection: AsyncConnection, table: Table) -> Any:
-    """INSERT … ON CONFLICT DO NOTHING in the database's own dialect."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return dialect.insert(table).on_conflict_do_nothing()
+    await _FINISH.run(connection, sent)
 
 
 def chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -101,12 +101,9 @@ async def _next_numbers(connection: AsyncConnection, count: int) -> int:
 
 
 async def _spend_keys(connection: AsyncConnection, candidates: Sequence[Candidate], first_id: int) -> list[Decision]:
-    rows = [
-        {"key": c.fingerprint.key, "body": c.fingerprint.body, "claim_ref": c.claim_ref, "version": c.version}
-        for c in candidates
-    ]
-    result = await connection.execute(insert_or_ignore(connection, _KEY), rows)
-    if result.rowcount == len(rows):  # only SQLite counts the rows of many inserts
+    rows = [(c.fingerprint.key, c.fingerprint.body, c.claim_ref, c.version) for c in candidates]
+    added = await _SPEND_KEYS.run(connection, rows)
+    if added == len(rows):  # only SQLite counts the rows of many inserts
         return [Decision(Verdict.NEW, c.claim_ref, c.version, first_id + i) for i, c in enumerate(candidates)]
     kept = await _kept_keys(connection, [c.fingerprint.key for c in candidates])
     return [_decision(c, first_id + i, kept[c.fingerprint.key]) for i, c in enumerate(candidates)]
@@ -129,49 +126,27 @@ async def _insert_new(
     connection: AsyncConnection, new: Sequence[tuple[int, Candidate]], lease_until_ms: int, due_ms: int
 ) -> None:
     keys = {c.wrapping_key.id: c for _, c in new}
-    await connection.execute(insert_or_ignore(connection, _WRAPPING), [_wrapping_row(c) for c in keys.values()])
-    await connection.execute(_CLAIM.insert(), list(_claim_rows(new)))
-    await connection.execute(_ENVELOPE.insert(), list(_envelope_rows(new)))
-    await connection.execute(
-        _OUTBOX.insert(), [{"claim_id": i, "attempt": 1, "lease_ms": lease_until_ms} for i, _ in new]
-    )
-    await connection.execute(
-        _OPEN.insert(), [{"claim_id": i, "attempt": 1, "due_ms": due_ms, "pended": False} for i, _ in new]
-    )
+    await _ADD_WRAPPING_KEYS.run(connection, [_wrapping_row(c) for c in keys.values()])
+    await _ADD_CLAIMS.run(connection, [_claim_row(claim_id, c) for claim_id, c in new])
+    await _ADD_ENVELOPES.run(connection, [_envelope_row(claim_id, c) for claim_id, c in new])
+    await _ADD_TO_OUTBOX.run(connection, [(claim_id, 1, lease_until_ms) for claim_id, _ in new])
+    await _ADD_DUTIES.run(connection, [(claim_id, 1, due_ms, False) for claim_id, _ in new])
 
 
-def _wrapping_row(candidate: Candidate) -> dict[str, Any]:
+# Rows in the order of their tables' columns.
+
+
+def _wrapping_row(candidate: Candidate) -> Row:
     key = candidate.wrapping_key
-    return {
-        "id": key.id,
-        "payer": key.payer,
-        "submitter": key.submitter,
-        "created_ms": candidate.received_ms,
-        "wraps": key.wraps,
-    }
+    return key.id, key.payer, key.submitter, candidate.received_ms, key.wraps
 
 
-def _claim_rows(new: Iterable[tuple[int, Candidate]]) -> Iterator[dict[str, Any]]:
-    for claim_id, c in new:
-        yield {
-            "id": claim_id,
-            "claim_ref": c.claim_ref,
-            "version": c.version,
-            "submitter": c.submitter,
-            "payer": c.payer,
-            "bucket": c.bucket,
-            "received_ms": c.received_ms,
-            "received_day": c.received_day,
-            "commitment": c.sealed.commitment,
-            "envelope_digest": c.sealed.digest,
-        }
+def _claim_row(claim_id: int, c: Candidate) -> Row:
+    return (
+        claim_id, c.claim_ref, c.version, c.submitter, c.payer, c.bucket, c.received_ms, c.received_day,
+        c.sealed.commitment, c.sealed.digest,
+    )  # fmt: skip
 
 
-def _envelope_rows(new: Iterable[tuple[int, Candidate]]) -> Iterator[dict[str, Any]]:
-    for claim_id, c in new:
-        yield {
-            "claim_id": claim_id,
-            "wrapping_key": c.wrapping_key.id,
-            "key_wrap": c.sealed.key_wrap,
-            "envelope": c.sealed.envelope,
-        }
+def _envelope_row(claim_id: int, c: Candidate) -> Row:
+    return claim_id, c.wrapping_key.id, c.sealed.key_wrap, c.sealed.envelope

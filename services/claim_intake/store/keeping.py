@@ -5,16 +5,27 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import and_, bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake.store.accepting import chunks
 from claim_intake.store.tables import ClaimRow, EvidenceRow, OpenClaimRow, OutboxRow, table_of
+from runtime.bulk import Bulk, Row, insert, upsert
 
 _CLAIM: Final = table_of(ClaimRow)
 _OPEN: Final = table_of(OpenClaimRow)
 _OUTBOX: Final = table_of(OutboxRow)
 _EVIDENCE: Final = table_of(EvidenceRow)
+_KEEP_NEWER: Final = upsert(_EVIDENCE, newer=lambda came: _EVIDENCE.c.step < came.step)
+"""Of two documents about a claim the one about its later result stays."""
+_ADD_TO_OUTBOX: Final = insert(_OUTBOX)
+_PUT_OFF: Final = Bulk(
+    ("attempt", "due_ms", "id"),
+    lambda _: (
+        update(_OPEN)
+        .where(_OPEN.c.claim_id == bindparam("id"))
+        .values(attempt=bindparam("attempt"), due_ms=bindparam("due_ms"))
+    ),
+)
 FAR_AWAY_MS: Final = 2**62
 """The due time of a claim that waits for a person."""
 
@@ -92,7 +103,7 @@ async def record(connection: AsyncConnection, evidence: Sequence[Evidence], now_
     """Keeps the documents, closes what is final and parks what waits for a person. The caller commits."""
     if not evidence:
         return
-    await connection.execute(_keep_newer(connection), [_evidence_row(e, now_ms) for e in evidence])
+    await _KEEP_NEWER.run(connection, [_evidence_row(e, now_ms) for e in evidence])
     for some in chunks([e.duty.claim_id for e in evidence if e.final]):
         await connection.execute(delete(_OPEN).where(_OPEN.c.claim_id.in_(some)))
         await connection.execute(delete(_OUTBOX).where(_OUTBOX.c.claim_id.in_(some)))
@@ -101,24 +112,9 @@ async def record(connection: AsyncConnection, evidence: Sequence[Evidence], now_
         await connection.execute(parked)
 
 
-def _keep_newer(connection: AsyncConnection) -> Any:
-    """Inserts a document, or replaces one about an earlier result of the same claim."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(_EVIDENCE)
-    changed = {c.name: statement.excluded[c.name] for c in _EVIDENCE.columns if c.name != "claim_id"}
-    newer = _EVIDENCE.c.step < statement.excluded.step
-    return statement.on_conflict_do_update(index_elements=["claim_id"], set_=changed, where=newer)
-
-
-def _evidence_row(evidence: Evidence, now_ms: int) -> dict[str, Any]:
-    return {
-        "claim_id": evidence.duty.claim_id,
-        "verified_ms": now_ms,
-        "outcome": evidence.outcome,
-        "step": evidence.step,
-        "attempts": evidence.duty.attempts,
-        "document": evidence.document,
-    }
+def _evidence_row(evidence: Evidence, now_ms: int) -> Row:
+    duty = evidence.duty
+    return duty.claim_id, now_ms, evidence.outcome, evidence.step, duty.attempts, evidence.document
 
 
 async def overdue(connection: AsyncConnection, now_ms: int, limit: int) -> list[Overdue]:
@@ -135,18 +131,8 @@ async def overdue(connection: AsyncConnection, now_ms: int, limit: int) -> list[
 
 async def send_again(connection: AsyncConnection, claims: Sequence[tuple[Overdue, int]]) -> None:
     """Puts overdue claims into the outbox with the next attempt; each comes with its next due time."""
-    if not claims:
-        return
-    await connection.execute(
-        _OUTBOX.insert(), [{"claim_id": o.claim_id, "attempt": o.attempt + 1, "lease_ms": 0} for o, _ in claims]
-    )
-    later = (
-        update(_OPEN)
-        .where(_OPEN.c.claim_id == bindparam("late_id"))
-        .values(attempt=bindparam("next_attempt"), due_ms=bindparam("next_due"))
-    )
-    rows = [{"late_id": o.claim_id, "next_attempt": o.attempt + 1, "next_due": due} for o, due in claims]
-    await connection.execute(later, rows)
+    await _ADD_TO_OUTBOX.run(connection, [(late.claim_id, late.attempt + 1, 0) for late, _ in claims])
+    await _PUT_OFF.run(connection, [(late.attempt + 1, due_ms, late.claim_id) for late, due_ms in claims])
 
 
 async def open_counts(connection: AsyncConnection) -> tuple[int, int, int]:

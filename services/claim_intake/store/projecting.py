@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake.projection import Progress
@@ -21,6 +20,7 @@ from claim_intake.store.tables import (
     table_of,
 )
 from claims.status import Status, StatusEvent
+from runtime.bulk import Row, insert, upsert
 
 _CLAIM: Final = table_of(ClaimRow)
 _STATE: Final = table_of(ClaimStateRow)
@@ -28,6 +28,11 @@ _EVENT: Final = table_of(StatusEventRow)
 _HELD: Final = table_of(HeldEventRow)
 _OFFSET: Final = table_of(ReaderOffsetRow)
 _CURSOR: Final = table_of(FeedCursorRow)
+_ADD_EVENTS: Final = insert(_EVENT)
+_SET_STATES: Final = upsert(_STATE)
+_HOLD: Final = upsert(_HELD)
+_SET_OFFSETS: Final = upsert(_OFFSET)
+_SET_CURSOR: Final = upsert(_CURSOR)
 
 ClaimKey = tuple[bytes, int]
 """claim_ref and version."""
@@ -86,25 +91,17 @@ async def long_held(connection: AsyncConnection, before_ms: int, limit: int) -> 
 async def write_round(connection: AsyncConnection, round_: Round, next_event_id: int) -> None:
     """Writes a round; its events get ids from `next_event_id` on. The caller commits."""
     if round_.applied:
-        await connection.execute(_EVENT.insert(), list(_event_rows(round_.applied, next_event_id)))
-        ids = {claim_id for claim_id, _ in round_.applied}
-        states = [_state_row(known) for known in round_.claims.values() if known.claim_id in ids]
-        await connection.execute(_upsert(connection, _STATE, ("claim_id",)), _with_details(states, round_.applied))
-    if round_.released:
-        for some in chunks(round_.released):
-            await connection.execute(delete(_HELD).where(_HELD.c.claim_id.in_(some)))
-    if round_.held:
-        await connection.execute(_upsert(connection, _HELD, ("claim_id", "step")), [_held_row(*h) for h in round_.held])
+        await _ADD_EVENTS.run(connection, [_event_row(n, *a) for n, a in enumerate(round_.applied, next_event_id)])
+        await _SET_STATES.run(connection, _state_rows(round_))
+    for some in chunks(round_.released):
+        await connection.execute(delete(_HELD).where(_HELD.c.claim_id.in_(some)))
+    await _HOLD.run(connection, [_held_row(*held) for held in round_.held])
 
 
 async def save_offsets(connection: AsyncConnection, reader: str, offsets: Mapping[Partition, int]) -> None:
     """Where `reader` continues in each partition."""
-    rows = [
-        {"reader": reader, "topic": topic, "partition": partition, "next_offset": offset}
-        for (topic, partition), offset in offsets.items()
-    ]
-    if rows:
-        await connection.execute(_upsert(connection, _OFFSET, ("reader", "topic", "partition")), rows)
+    rows = [(reader, topic, partition, offset) for (topic, partition), offset in offsets.items()]
+    await _SET_OFFSETS.run(connection, rows)
 
 
 async def load_offsets(connection: AsyncConnection, reader: str) -> dict[Partition, int]:
@@ -119,7 +116,7 @@ async def load_cursor(connection: AsyncConnection, feed: str) -> int:
 
 
 async def save_cursor(connection: AsyncConnection, feed: str, position: int) -> None:
-    await connection.execute(_upsert(connection, _CURSOR, ("feed",)), [{"feed": feed, "position": position}])
+    await _SET_CURSOR.run(connection, [(feed, position)])
 
 
 async def feed_after(connection: AsyncConnection, after_id: int, limit: int) -> list[tuple[int, StatusEvent]]:
@@ -160,57 +157,22 @@ def _known(row: Any, held: Sequence[Any]) -> KnownClaim:
     return KnownClaim(row.id, row.submitter, row.payer, row.payee or "", progress, events, since)
 
 
-def _event_rows(applied: Sequence[tuple[int, StatusEvent]], next_id: int) -> Iterable[dict[str, Any]]:
-    for event_id, (claim_id, e) in enumerate(applied, next_id):
-        yield {
-            "id": event_id,
-            "claim_id": claim_id,
-            "claim_ref": e.claim_ref,
-            "version": e.version,
-            "step": e.step,
-            "status": int(e.status),
-            "time_ms": e.time_ms,
-            "submitter": e.submitter,
-            "payer": e.payer,
-            "payee": e.payee,
-            "detail": e.detail,
-        }
+# Rows in the order of their tables' columns.
 
 
-def _state_row(known: KnownClaim) -> dict[str, Any]:
-    assert known.progress.status is not None  # a step was applied
-    return {
-        "claim_id": known.claim_id,
-        "status": int(known.progress.status),
-        "step": known.progress.step,
-        "payee": known.payee,
-    }
+def _event_row(event_id: int, claim_id: int, e: StatusEvent) -> Row:
+    return (
+        event_id, claim_id, e.claim_ref, e.version, e.step, int(e.status), e.time_ms, e.submitter, e.payer, e.payee,
+        e.detail,
+    )  # fmt: skip
 
 
-def _with_details(states: list[dict[str, Any]], applied: Sequence[tuple[int, StatusEvent]]) -> list[dict[str, Any]]:
-    """Adds the time and detail of each claim's last step."""
-    last = dict(applied)
-    for state in states:
-        event = last[state["claim_id"]]
-        state["time_ms"], state["detail"] = event.time_ms, event.detail
-    return states
+def _state_rows(round_: Round) -> list[Row]:
+    """For each claim of which a step was applied, its last one."""
+    last = dict(round_.applied)
+    payees = {known.claim_id: known.payee for known in round_.claims.values()}
+    return [(claim_id, int(e.status), e.step, e.time_ms, payees[claim_id], e.detail) for claim_id, e in last.items()]
 
 
-def _held_row(claim_id: int, event: StatusEvent, held_ms: int) -> dict[str, Any]:
-    return {
-        "claim_id": claim_id,
-        "step": event.step,
-        "status": int(event.status),
-        "time_ms": event.time_ms,
-        "payee": event.payee,
-        "detail": event.detail,
-        "held_ms": held_ms,
-    }
-
-
-def _upsert(connection: AsyncConnection, table: Any, key: tuple[str, ...]) -> Any:
-    """INSERT … ON CONFLICT (key) DO UPDATE of every other column."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(table)
-    changed = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in key}
-    return statement.on_conflict_do_update(index_elements=list(key), set_=changed)
+def _held_row(claim_id: int, event: StatusEvent, held_ms: int) -> Row:
+    return claim_id, event.step, int(event.status), event.time_ms, event.payee, event.detail, held_ms

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from runtime.topic_keys import SealedValueError, TopicKeys, additional_data, forget_keys
+from runtime.topic_keys import NONCE_BYTES, NONCES_AT_ONCE, SealedValueError, TopicKeys, additional_data, forget_keys
 
 NOON = datetime.datetime(2026, 3, 4, 12, tzinfo=datetime.UTC).timestamp()
 WRITER, READER, STRANGER = (X25519PrivateKey.generate() for _ in range(3))
@@ -53,6 +53,14 @@ def test_every_flipped_bit_of_the_value_is_noticed(tmp_path: Path) -> None:
         flipped = bytes(b ^ (i == position) for i, b in enumerate(value))
         with pytest.raises(SealedValueError):
             writer.open("t", b"k", "s", flipped, headers)
+
+
+def test_no_nonce_is_used_twice_and_another_writer_has_others(tmp_path: Path) -> None:
+    """Also across the refill of what was drawn from the system at once."""
+    writers = [keys(tmp_path, "a/writer", WRITER) for _ in range(2)]
+    count = 2 * NONCES_AT_ONCE + 1
+    nonces = {writer.seal("t", b"k", "s", b"")[0][:NONCE_BYTES] for writer in writers for _ in range(count)}
+    assert len(nonces) == 2 * count
 
 
 def test_a_stranger_is_told_so(tmp_path: Path) -> None:
