@@ -9,6 +9,7 @@ from typing import Any
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.result import ClaimResult
 from ledger_commit.consensus.pacemaker import Pace
+from ledger_commit.cursor import Progress, PublishingWatch
 from ledger_commit.feeder import feeders
 from ledger_commit.keys import load_keys
 from ledger_commit.ledger import Ledger, OpaqueLedger
@@ -33,7 +34,6 @@ from runtime.topic_keys import TopicKeys, recipients_of
 from runtime.topics import RETRY, SCORED
 
 PROJECTION_GROUP = 200
-WATCH_S = 1.0
 GENERATE_PAUSE_S = 0.02
 MAX_BURST = 1000
 SERVICES = tuple(ledger_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("LedgerService", "PeerService"))
@@ -165,10 +165,11 @@ async def run_replica(settings: ReplicaSettings, stop: asyncio.Event) -> None:
     made = Assembly(settings, network)
     await made.open_projection()
     publisher = _publisher(made) if settings.replica_publish else None
+    watch = _watch(made) if settings.replica_publish or settings.replica_feed else None
     own = next(r for r in network.replicas if r.organisation == settings.replica_organisation)
     server = GrpcServer(own.address, settings.tls)
     ledger_pb2_grpc.add_PeerServiceServicer_to_server(PeerServicer(made.node), server.grpc)
-    ledger = LedgerServicer(made.node, made.projection, made.results, publisher)
+    ledger = LedgerServicer(made.node, made.projection, made.results, publisher, watch)
     ledger_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server.grpc)
     await server.start(*SERVICES)
     announce(
@@ -181,7 +182,9 @@ async def run_replica(settings: ReplicaSettings, stop: asyncio.Event) -> None:
     )
     parts: list[Any] = [made.node.run(), made.node.peers.run(), made.project()]
     if publisher is not None:
-        parts += [publisher.run(), _watch(publisher)]
+        parts.append(publisher.run())
+    if watch is not None:
+        parts.append(watch.run())
     if settings.replica_feed:
         parts.append(_feed(made))
     if settings.replica_generate_rate:
@@ -199,10 +202,9 @@ def _publisher(made: Assembly) -> Publisher:
     return Publisher(kafka, made.network, made.topic_keys, made.results, made.projection, lambda: made.projected_height)
 
 
-async def _watch(publisher: Publisher) -> None:
-    while True:
-        await asyncio.sleep(WATCH_S)
-        publisher.watch()
+def _watch(made: Assembly) -> PublishingWatch:
+    kafka = made.settings.kafka or made.network.kafka
+    return PublishingWatch(kafka, lambda: Progress(made.results.size, made.projected_height))
 
 
 async def _feed(made: Assembly) -> None:

@@ -14,16 +14,14 @@ from typing import Any, Final
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
-from google.protobuf.message import DecodeError
 
 from claimledger.ledger.v1 import ledger_pb2
+from ledger_commit.cursor import newest_cursor
 from ledger_commit.publications import block_records, cursor_record, settlement_records, status_records
 from ledger_commit.results import ProvenResults, block_message
 from ledger_commit.store import Projection
-from runtime.dlq import read_to_end
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
-from runtime.metrics import LEDGER_PUBLISHED
 from runtime.network import Network
 from runtime.topic_keys import TopicKeys
 from runtime.topics import PUBLISHER
@@ -37,7 +35,6 @@ MAX_BLOCKS: Final = 100
 IDLE_S: Final = 0.25
 LOADED_PAUSE_S: Final = 0.1
 """Between transactions under load: each costs the broker a marker in every partition that it touched."""
-ALARM_MS: Final = 5000
 PAUSE_S: Final = 1.0
 
 
@@ -66,7 +63,6 @@ class Publisher(ConsumerRebalanceListener):
         self.has_role = False
         self.next_leaf = 0
         self.block_height = 0
-        self._behind_since = 0.0
 
     async def run(self) -> None:
         """Until cancelled. A lost broker or role is waited out."""
@@ -104,8 +100,8 @@ class Publisher(ConsumerRebalanceListener):
             self._kafka, NAME, transactional_id=NAME, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS
         )
         sealing = SealingProducer(producer, self._keys, NAME)
-        await producer.start()  # init transactions: fences the one before
         try:
+            await producer.start()  # init transactions: fences the one before
             await self._read_cursor()
             self._log.info("role_taken", next_leaf=self.next_leaf, block_height=self.block_height)
             while self.has_role:
@@ -119,20 +115,19 @@ class Publisher(ConsumerRebalanceListener):
             await producer.stop()
 
     async def _read_cursor(self) -> None:
-        """What the last committed transaction left, or the beginning. A record that is no cursor counts for nothing: it must
-        not keep every replica from the role."""
+        """What the last committed transaction left, or the beginning."""
         consumer = make_consumer(self._kafka, group=None, client_id=f"{NAME}-cursor", read_committed=True)
-        await consumer.start()
-        found = ledger_pb2.PublisherCursor()
         try:
-            async for record in read_to_end(consumer, [self._place]):
-                try:
-                    found = ledger_pb2.PublisherCursor.FromString(record.value) if record.value else found
-                except DecodeError:
-                    self._log.error("undecodable_cursor", offset=record.offset)
+            await consumer.start()
+            consumer.assign([self._place])
+            end = (await consumer.end_offsets([self._place]))[self._place]
+            found = await newest_cursor(consumer, self._place, end, self._undecodable)
         finally:
             await consumer.stop()
         self.next_leaf, self.block_height = found.next_leaf, found.block_height
+
+    def _undecodable(self, offset: int) -> None:
+        self._log.error("undecodable_cursor", offset=offset)
 
     async def _publish_once(self, sealing: SealingProducer) -> int:
         """One transaction; returns how many results and blocks it carried."""
@@ -149,7 +144,6 @@ class Publisher(ConsumerRebalanceListener):
             await confirmed(await sealing.begin(outs, time.time_ns() // 1_000_000))
         count = next_leaf - self.next_leaf + len(blocks)
         self.next_leaf, self.block_height = next_leaf, height
-        LEDGER_PUBLISHED.set(height)
         return count
 
     async def _new_blocks(self) -> list[ledger_pb2.Block]:
@@ -157,13 +151,3 @@ class Publisher(ConsumerRebalanceListener):
         if self._projected_height() <= self.block_height:
             return []
         return [block_message(row) for row in await self._projection.blocks(self.block_height + 1, MAX_BLOCKS)]
-
-    def watch(self) -> None:
-        """Raises the alarm where this replica, in role, trails what it could publish."""
-        behind = self.has_role and self.next_leaf < self._results.size
-        now = time.monotonic()
-        if not behind:
-            self._behind_since = now
-        elif (now - self._behind_since) * 1000 > ALARM_MS:
-            self._log.error("publisher_trails", next_leaf=self.next_leaf, provable=self._results.size)
-            self._behind_since = now

@@ -13,6 +13,7 @@ from claims.identifiers import claim_ref_of
 from claims.result import CLAIM_RESULT
 from claims.transaction import ENTRY_TRANSACTION, SIGNED_TRANSACTION
 from ledger_commit.access import may_read, require
+from ledger_commit.cursor import PublishingWatch
 from ledger_commit.node import Node
 from ledger_commit.publisher import Publisher
 from ledger_commit.results import ProvenResults, block_message
@@ -35,11 +36,19 @@ MAX_PAGE: Final = 200
 
 
 class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
-    def __init__(self, node: Node, projection: Projection, results: ProvenResults, publisher: Publisher | None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        projection: Projection,
+        results: ProvenResults,
+        publisher: Publisher | None,
+        watch: PublishingWatch | None,
+    ) -> None:
         self._node = node
         self._projection = projection
         self._results = results
         self._publisher = publisher
+        self._watch = watch
 
     async def SubmitTransaction(
         self, request: ledger_pb2.SubmitTransactionRequest, context: Any
@@ -82,7 +91,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             state_root=executed.state_root,
             results_size=executed.results_size,
             results_root=executed.results_root,
-            published_height=self._publisher.block_height if self._publisher else 0,
+            published_height=self._watch.published.block_height if self._watch else 0,
             publisher=self._publisher.has_role if self._publisher else False,
             connected_peers=node.peers.connected,
             not_voting=node.replica.halted,

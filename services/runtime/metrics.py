@@ -35,6 +35,7 @@ LEDGER_COMMITTED_CLAIMS = Counter("claimledger_ledger_claims", "Claims in commit
 LEDGER_TIMEOUTS = Counter("claimledger_ledger_timeouts", "Rounds that ended by timeout")
 LEDGER_BAD_MESSAGES = Counter("claimledger_ledger_bad_messages", "Peer messages dropped", ["reason"])
 LEDGER_PUBLISHED = Gauge("claimledger_ledger_published_height", "Height up to which results are in Kafka")
+LEDGER_PUBLISHER_TRAILS = Gauge("claimledger_ledger_publisher_trails", "1 while publishing trails this replica by 5 s")
 
 
 def serve_metrics(port: int) -> None:

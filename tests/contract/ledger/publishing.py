@@ -1,0 +1,355 @@
+"""Publishers on a real broker, each with a ledger of its own that executes the same blocks; consensus is left out.
+
+Topics, group and transactional id have names of one test alone.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from claimledger.events.v1 import events_pb2
+from claimledger.ledger.v1 import ledger_pb2
+from claims.result import CLAIM_RESULT
+from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status
+from claims.transaction import Disposition, RefusalReason, ReviewDecision
+from ledger_commit import cursor, publications, publisher
+from ledger_commit.consensus.messages import ZERO, Header, QuorumCert, VoteData, block_id
+from ledger_commit.cursor import Progress, PublishingWatch
+from ledger_commit.ledger import Ledger
+from ledger_commit.publisher import Publisher
+from ledger_commit.results import CLAIM_RESULT_VERSION, ProvenResults, block_message
+from ledger_commit.settlement import Execution
+from ledger_commit.store import Projected, Projection
+from runtime import status_batches
+from runtime.dlq import read_to_end
+from runtime.kafka import create_topics, make_consumer
+from runtime.network import Network, Organisation
+from runtime.topic_keys import KEY_ID, TopicKeys
+from runtime.topics import BLOCKS, PUBLISHER, RAW_STATUS, SETTLEMENTS, NamedTopic, Topic
+from tests.fixtures.ledger_world import (
+    CHAIN_ID,
+    ORGANISATIONS,
+    LedgerWorld,
+    claim,
+    genesis,
+    line,
+    scored_entry,
+)
+
+PAYERS = ("aurora", "borealis", "cygnus")
+NETWORK = Network(
+    name="publishing",
+    chain_id=CHAIN_ID.hex(),
+    kafka="",
+    buckets=1,
+    intake_address="",
+    tags_address="",
+    organisations=tuple(Organisation(o, ("insurer",) if o in PAYERS else ()) for o in ORGANISATIONS),
+    replicas=(),
+    endpoints=(),
+    pricing_keys={},
+    npi_organisations={},
+)
+CERTIFICATE = QuorumCert(VoteData(0, 1, ZERO, ZERO, 0, ZERO), b"\x07", bytes(96))
+"""Nobody signed it: what is published of it is bytes."""
+ME = "aurora/replica"
+Block = tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Rows of the topic table and the publisher's name, for one test alone."""
+
+    publisher: Topic
+    blocks: Topic
+    settlements: Topic
+    raw_status: Topic
+    group: str
+
+    @classmethod
+    def of(cls, prefix: str) -> "Names":
+        def own(row: Topic) -> Topic:
+            return replace(row, suffix=f"{prefix}.{row.suffix}")
+
+        return cls(own(PUBLISHER), own(BLOCKS), own(SETTLEMENTS), own(RAW_STATUS), f"{prefix}.publisher")
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on, in this process."""
+        monkeypatch.setattr(publisher, "NAME", self.group)
+        for module in (publisher, publications, cursor):
+            monkeypatch.setattr(module, "PUBLISHER", self.publisher)
+        monkeypatch.setattr(publications, "BLOCKS", self.blocks)
+        monkeypatch.setattr(publications, "SETTLEMENTS", self.settlements)
+        monkeypatch.setattr(status_batches, "RAW_STATUS", self.raw_status)
+
+    @property
+    def topics(self) -> list[NamedTopic]:
+        """All that a publisher writes to."""
+        common = [NamedTopic(row, "") for row in (self.publisher, self.blocks)]
+        settlements = [NamedTopic(self.settlements, o) for o in ORGANISATIONS]
+        return [*common, *settlements, *(NamedTopic(self.raw_status, p) for p in PAYERS)]
+
+
+class _Recording(LedgerWorld):
+    """Keeps the blocks that it executes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks: list[Block] = []
+
+    def block(self, *entries: bytes) -> Execution:
+        self.blocks.append(entries)
+        return super().block(*entries)
+
+
+def history(rounds: int) -> list[Block]:
+    """A plan and its members, then in each round every kind of outcome, a repeat that is absorbed, and an empty block."""
+    world = _Recording()
+    world.plan()
+    world.enroll("ada", "ben")
+    for n in range(rounds):
+        paid = claim(f"paid-{n}", [line()])
+        fresh = scored_entry([paid, claim(f"sent-{n}", [line()], "ben", submitter="riverside")])
+        denied = claim(f"denied-{n}", [line(denial_carc="50")], disposition=Disposition.DENY)
+        changed = replace(paid, commitment=hashlib.sha256(b"another").digest())
+        elsewhere = claim(f"borealis-{n}", [line()], payer="borealis", submitter="meridian")
+        world.block(fresh, scored_entry([elsewhere], "borealis"))
+        world.block(scored_entry([denied, claim(f"held-{n}", [line()])], pend=[1]))
+        world.block(fresh, scored_entry([changed]))
+        world.block()
+        world.review(f"held-{n}", ReviewDecision.RELEASE)
+    world.block()
+    return world.blocks
+
+
+class Executor:
+    """A replica's ledger and projection, told what was committed. Two blocks of three are committed directly."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        self.ledger = Ledger(genesis(), CHAIN_ID)
+        self.projection = Projection(f"sqlite:///{directory}/projection.db")
+        self.results = ProvenResults(self.ledger, self.projection, time_of)
+        self.height = 0
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.results.size, self.height)
+
+    async def execute(self, *blocks: Block) -> None:
+        for entries in blocks:
+            header = self._header()
+            first_leaf = len(self.ledger.state.results)
+            execution = self.ledger.execute(header, entries)
+            direct = CERTIFICATE if header.height % 3 else None
+            if direct:
+                self.ledger.anchor(header, direct)
+            row = Projected(header, block_id(header), "aurora", direct, 1, len(entries), first_leaf, execution)
+            await self.projection.append([row])
+            self.height = header.height
+        self.results.wake()
+
+    def _header(self) -> Header:
+        """As of the block before, whose results it proves."""
+        before, height = self.ledger.executed, self.height + 1
+        return Header(
+            CHAIN_ID, 1, 0, height, height, 0, ZERO, ZERO, ZERO, ZERO, time_of(height), before.height, before.state_root,
+            before.results_size, before.results_root, ZERO, 0, ZERO, ZERO, ZERO,
+        )  # fmt: skip
+
+
+def time_of(height: int) -> int:
+    return 1_700_000_000_000 + height
+
+
+Settled = tuple[str, bytes]
+"""A party's part and the proof."""
+Step = tuple[bytes, int, int, int]
+"""Reference, status, step and time."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What readers of committed records see: by organisation, by payer, and for all."""
+
+    settlements: dict[str, list[Settled]]
+    steps: dict[str, list[Step]]
+    blocks: list[bytes]
+
+    @property
+    def records(self) -> int:
+        return len(self.blocks) + sum(map(len, self.settlements.values())) + sum(map(len, self.steps.values()))
+
+
+async def due(executor: Executor) -> Published:
+    """What has to be published of this ledger, each thing once."""
+    settlements: dict[str, list[Settled]] = {o: [] for o in ORGANISATIONS}
+    steps: dict[str, list[Step]] = {p: [] for p in PAYERS}
+    for leaf, body in enumerate(await executor.results.bodies(0, executor.results.size)):
+        if body[0] != CLAIM_RESULT_VERSION:
+            continue
+        result, proof = CLAIM_RESULT.decode(body), executor.ledger.prove(leaf, body)
+        assert proof is not None
+        refused_repeat = result.refusal == RefusalReason.VERSION_SPENT
+        parts = {result.payee: "payee", result.payer: "payer", result.submitter: "submitter"}
+        for organisation, part in parts.items():
+            if part == "submitter" or not refused_repeat:
+                settlements[organisation].append((part, proof.SerializeToString()))
+        if refused_repeat:
+            continue
+        outcome, time_ms = Status[result.outcome.name], time_of(result.height)
+        if not result.step:
+            steps[result.payer].append((result.claim_ref, Status.ORDERED, STEP_OF[Status.ORDERED], time_ms))
+        step = AFTER_REVIEW_STEP if result.step else STEP_OF[outcome]
+        steps[result.payer].append((result.claim_ref, outcome, step, time_ms))
+    rows = [row for row in await executor.projection.blocks(1, executor.height) if row.commit_qc]
+    blocks = [ledger_pb2.BlockEvent(block=block_message(row)).SerializeToString() for row in rows]
+    return Published(settlements, steps, blocks)
+
+
+@dataclass
+class Publishing:
+    """The broker, the names, and who stands for publisher."""
+
+    kafka: str
+    directory: Path
+    names: Names
+    keys: TopicKeys
+    executors: list[Executor] = field(default_factory=list)
+    _standing: dict[Publisher, "asyncio.Task[None]"] = field(default_factory=dict)
+
+    async def executor(self, *blocks: Block) -> Executor:
+        made = Executor(self.directory / f"executor{len(self.executors)}")
+        self.executors.append(made)
+        await made.projection.open()
+        await made.execute(*blocks)
+        return made
+
+    def publisher(self, executor: Executor) -> Publisher:
+        return Publisher(self.kafka, NETWORK, self.keys, executor.results, executor.projection, lambda: executor.height)
+
+    def watch(self, executor: Executor) -> PublishingWatch:
+        return PublishingWatch(self.kafka, lambda: executor.progress)
+
+    def stand(self, executor: Executor) -> Publisher:
+        made = self.publisher(executor)
+        self._standing[made] = asyncio.create_task(made.run())
+        return made
+
+    async def dismiss(self, *standing: Publisher) -> None:
+        for each in standing:
+            await ended(self._standing.pop(each))
+
+    async def dismiss_all(self) -> None:
+        await self.dismiss(*list(self._standing))
+        for executor in self.executors:
+            await executor.projection.close()
+
+    async def published(self, *, committed: bool = True) -> Published:
+        """All that is in the topics now."""
+        names = self.names
+        found = await self._records([topic.name for topic in names.topics], committed=committed)
+        settlements = {o: found[names.settlements.name(o)] for o in ORGANISATIONS}
+        batches = {p: found[names.raw_status.name(p)] for p in PAYERS}
+        return Published(
+            {o: [(dict(r.headers)["party"].decode(), r.value) for r in rs] for o, rs in settlements.items()},
+            {p: [step for record in rs for step in steps_in(record.value)] for p, rs in batches.items()},
+            [record.value for record in found[names.blocks.name()]],
+        )
+
+    async def cursors(self, *, committed: bool = True) -> list[bytes]:
+        topic = self.names.publisher.name()
+        return [record.value for record in (await self._records([topic], committed=committed))[topic]]
+
+    async def _records(self, names: list[str], *, committed: bool) -> dict[str, list[Any]]:
+        """By topic, in order, opened where they are sealed."""
+        found: dict[str, list[Any]] = {name: [] for name in names}
+        consumer = make_consumer(self.kafka, group=None, client_id="test", read_committed=committed)
+        await consumer.start()
+        try:
+            async for record in read_to_end(consumer, [TopicPartition(name, 0) for name in names]):
+                found[record.topic].append(self._opened(record))
+        finally:
+            await consumer.stop()
+        return found
+
+    def _opened(self, record: Any) -> Any:
+        headers = dict(record.headers)
+        if KEY_ID not in headers:
+            return record
+        schema = headers["ce_type"].decode()
+        return replace(record, value=self.keys.open(record.topic, record.key, schema, record.value, record.headers))
+
+    async def until_published(self, executor: Executor, seconds: float = 15) -> Published:
+        """What is published, once the cursor has come as far as this ledger."""
+        async with asyncio.timeout(seconds):
+            while not (cursors := await self.cursors()) or cursors[-1] != cursor_of(executor):
+                await asyncio.sleep(0.05)
+        return await self.published()
+
+    async def members(self, group: str) -> int:
+        """How many stand in a consumer group."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
+        await admin.start()
+        try:
+            (answer,) = await admin.describe_consumer_groups([group])
+            return len(answer.groups[0][5])
+        finally:
+            await admin.close()
+
+
+def steps_in(batch: bytes) -> list[Step]:
+    return [(e.claim_ref, int(e.status), e.step, e.time_ms) for e in events_pb2.StatusBatch.FromString(batch).events]
+
+
+def cursor_of(executor: Executor) -> bytes:
+    progress = executor.progress
+    value = publications.cursor_record(progress.next_leaf, progress.block_height).value
+    assert value is not None
+    return value
+
+
+def progress_of(told: bytes) -> Progress:
+    found = ledger_pb2.PublisherCursor.FromString(told)
+    return Progress(found.next_leaf, found.block_height)
+
+
+async def ended(task: "asyncio.Task[Any]") -> None:
+    """Cancels it and waits for its end."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def true(condition: Callable[[], bool], seconds: float = 15) -> None:
+    """Returns when the condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def keys_in(directory: Path) -> TopicKeys:
+    """Keys that every process of one test may open."""
+    key = X25519PrivateKey.from_private_bytes(hashlib.sha256(b"publishing").digest())
+    public = key.public_key().public_bytes_raw().hex()
+    return TopicKeys(directory / "keys", ME, key, lambda _: {ME: public})
+
+
+@contextlib.asynccontextmanager
+async def opened(kafka: str, directory: Path, names: Names) -> AsyncIterator[Publishing]:
+    """With its topics made."""
+    await create_topics(kafka, names.topics, 1)
+    made = Publishing(kafka, directory, names, keys_in(directory))
+    try:
+        yield made
+    finally:
+        await made.dismiss_all()

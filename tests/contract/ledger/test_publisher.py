@@ -1,0 +1,288 @@
+"""The publisher on a real broker: what it publishes with its cursor, how it is fenced, and who goes on where it stopped."""
+
+import asyncio
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.errors import ProducerFenced
+from structlog.testing import capture_logs
+
+from ledger_commit import cursor, publisher
+from ledger_commit.cursor import Progress
+from ledger_commit.publications import cursor_record
+from runtime import kafka
+from runtime.kafka import SealingProducer, make_producer
+from tests.contract.ledger.publishing import (
+    Names,
+    Published,
+    Publishing,
+    due,
+    history,
+    opened,
+    progress_of,
+    true,
+)
+
+pytestmark = pytest.mark.kafka
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = Path(__file__).with_name("publisher_program.py")
+SMALL = {"MAX_RESULTS": 4, "MAX_BLOCKS": 3, "SESSION_TIMEOUT_MS": 2000, "PAUSE_S": 0.2, "IDLE_S": 0.05}
+"""Many transactions, and a dead member is missed after 2 s."""
+ROUNDS = 3
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def publishing(
+    kafka_address: str, tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Publishing]:
+    names = Names.of(prefix)
+    names.use(monkeypatch)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(publisher, name, value)
+    async with opened(kafka_address, tmp_path, names) as made:
+        yield made
+
+
+def after_sending(monkeypatch: pytest.MonkeyPatch, hook: Callable[[int], Any]) -> None:
+    """Has `hook` awaited with the transaction's number, from 1, between the confirmation of its records and its commit."""
+    calls = 0
+
+    async def confirmed(futures: Any) -> None:
+        nonlocal calls
+        await kafka.confirmed(futures)
+        calls += 1
+        await hook(calls)
+
+    monkeypatch.setattr(publisher, "confirmed", confirmed)
+
+
+async def test_two_publishers_after_one_another_publish_what_one_would_have(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each result with its proof to each of its parties, each step, each certified block: once, in order, without a gap."""
+    monkeypatch.setattr(publisher, "LOADED_PAUSE_S", 0.05)
+    blocks = history(ROUNDS)
+    executors = [await publishing.executor(*blocks[:12]), await publishing.executor(*blocks[:12])]
+    standing = [publishing.stand(executor) for executor in executors]
+    await true(lambda: any(p.next_leaf >= 8 for p in standing))
+    first = next(p for p in standing if p.next_leaf)
+    await publishing.dismiss(first)
+    for executor in executors:
+        await executor.execute(*blocks[12:])
+    found = await publishing.until_published(executors[0])
+    assert found == await due(executors[0])
+    assert found.records > 60
+    assert first.next_leaf < executors[0].progress.next_leaf
+    (second,) = (p for p in standing if p is not first)
+    assert Progress(second.next_leaf, second.block_height) == executors[0].progress
+
+
+async def test_records_of_a_transaction_that_is_given_up_are_seen_by_nobody(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has the records and the cursor, the connection is lost before the commit; they are published again."""
+
+    async def lose(number: int) -> None:
+        if number in {1, 3}:
+            raise ConnectionResetError
+
+    after_sending(monkeypatch, lose)
+    executor = await publishing.executor(*history(1))
+    publishing.stand(executor)
+    found = await publishing.until_published(executor)
+    assert found == await due(executor)
+    assert (await publishing.published(committed=False)).records > found.records
+    assert len(await publishing.cursors(committed=False)) == len(await publishing.cursors()) + 2
+
+
+async def test_a_publisher_killed_before_its_commit_leaves_neither_records_nor_cursor(
+    publishing: Publishing, prefix: str
+) -> None:
+    """Another process, killed; its successor aborts what it left open and publishes every record once."""
+    executor = await publishing.executor(*history(ROUNDS))
+    process = await start_program(publishing, prefix, transactions=3)
+    try:
+        assert process.stdout is not None
+        await asyncio.wait_for(asyncio.to_thread(until_sent, process.stdout), 30)
+        (_, before) = await publishing.cursors()
+        left = await publishing.published()
+        assert left == cut(await due(executor), left)
+        assert (await publishing.published(committed=False)).records > left.records
+        assert len(await publishing.cursors(committed=False)) == 3
+        publishing.stand(executor)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    finally:
+        process.kill()
+        process.communicate()
+    found = await publishing.until_published(executor)
+    assert found == await due(executor)
+    assert progress_of(before).trails(executor.progress)
+
+
+async def start_program(publishing: Publishing, prefix: str, transactions: int) -> "subprocess.Popen[bytes]":
+    plan = {
+        "kafka": publishing.kafka, "directory": str(publishing.directory), "prefix": prefix, "rounds": ROUNDS,
+        "transactions": transactions, "constants": SMALL,
+    }  # fmt: skip
+    path = os.pathsep.join(str(ROOT / part) for part in ("services", "proto/python", "."))
+    return await asyncio.to_thread(
+        lambda: subprocess.Popen(
+            [sys.executable, str(PROGRAM), json.dumps(plan)], env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+    )  # fmt: skip
+
+
+def until_sent(lines: Iterable[bytes]) -> None:
+    """Returns at the program's word among its log."""
+    assert b"sent\n" in lines
+
+
+def cut(whole: Published, part: Published) -> Published:
+    """The beginning of `whole` that is as long as `part`."""
+    return Published(
+        {o: whole.settlements[o][: len(found)] for o, found in part.settlements.items()},
+        {p: whole.steps[p][: len(found)] for p, found in part.steps.items()},
+        whole.blocks[: len(part.blocks)],
+    )
+
+
+async def test_a_fenced_publisher_leaves_the_group_and_its_open_transaction_is_seen_by_nobody(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes over the transactional id between its records and its commit."""
+    sent, taken_over = asyncio.Event(), asyncio.Event()
+
+    async def hold(number: int) -> None:
+        if number == 2:
+            sent.set()
+            await taken_over.wait()
+
+    after_sending(monkeypatch, hold)
+    monkeypatch.setattr(publisher, "PAUSE_S", 60)
+    executor = await publishing.executor(*history(1))
+    with capture_logs() as logs:
+        fenced = publishing.stand(executor)
+        await asyncio.wait_for(sent.wait(), 15)
+        group = publishing.names.group
+        assert await publishing.members(group) == 1
+        successor = make_producer(publishing.kafka, "test", transactional_id=group)
+        await successor.start()
+        taken_over.set()
+        await true(lambda: not fenced.has_role)
+        async with asyncio.timeout(5):
+            while await publishing.members(group):
+                await asyncio.sleep(0.05)
+        await successor.stop()
+    assert [e["event"] for e in logs if e["log_level"] == "warning"] == ["fenced"]
+    (committed,) = await publishing.cursors()
+    assert len(await publishing.cursors(committed=False)) == 2
+    found = await publishing.published()
+    assert found == cut(await due(executor), found)
+    assert progress_of(committed) == Progress(fenced.next_leaf, fenced.block_height)
+    assert progress_of(committed).trails(executor.progress)
+
+
+async def test_a_predecessor_is_fenced_before_its_cursor_is_read(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read first, the cursor could still move: what the predecessor commits then would be published twice."""
+    executor = await publishing.executor(*history(1))
+    ahead = executor.progress
+    producer = make_producer(publishing.kafka, "predecessor", transactional_id=publishing.names.group)
+    sealing = SealingProducer(producer, publishing.keys, "predecessor")
+    async with sealing:
+        async with producer.transaction():
+            await sealing.send_all([cursor_record(0, 1)], 0)
+        await producer.begin_transaction()
+        await sealing.send_all([cursor_record(ahead.next_leaf, ahead.block_height)], 0)
+        refused = []
+
+        async def read_then_commit(*arguments: Any) -> Any:
+            found = await cursor.newest_cursor(*arguments)
+            try:
+                await producer.commit_transaction()
+            except ProducerFenced as error:
+                refused.append(error)
+            return found
+
+        monkeypatch.setattr(publisher, "newest_cursor", read_then_commit)
+        publishing.stand(executor)
+        found = await publishing.until_published(executor)
+    assert len(refused) == 1
+    expected = await due(executor)
+    assert found == Published(expected.settlements, expected.steps, expected.blocks[1:])
+
+
+async def test_a_cursor_is_found_behind_what_is_no_cursor(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind bytes that do not decode, a record without value, and more aborted cursors than the end of the topic shows."""
+    monkeypatch.setattr(cursor, "TAIL", 2)
+    monkeypatch.setattr(cursor, "WIDER", 2)
+    executor = await publishing.executor(*history(1))
+    producer = make_producer(publishing.kafka, "test", transactional_id=publishing.names.group)
+    sealing = SealingProducer(producer, publishing.keys, "test")
+    no_cursors = [replace(cursor_record(0, 3), value=value) for value in (None, b"\xff")]
+    async with sealing:
+        async with producer.transaction():
+            await sealing.send_all([cursor_record(0, 1), cursor_record(0, 2)], 0)
+        async with producer.transaction():
+            await sealing.send_all(no_cursors, 0)
+        for _ in range(5):
+            await producer.begin_transaction()
+            await sealing.send_all([cursor_record(7, 7)], 0)
+            await producer.abort_transaction()
+    with capture_logs() as logs:
+        publishing.stand(executor)
+        found = await publishing.until_published(executor)
+    expected = await due(executor)
+    assert found == Published(expected.settlements, expected.steps, expected.blocks[2:])
+    assert [(e["next_leaf"], e["block_height"]) for e in logs if e["event"] == "role_taken"] == [(0, 2)]
+    assert [e["offset"] for e in logs if e["event"] == "undecodable_cursor"] == [4]
+
+
+async def test_a_replica_without_the_role_raises_the_alarm_and_ends_it(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The role is with a replica that stands still; another one, which has executed more, sees what is not published."""
+    monkeypatch.setattr(cursor, "LOOK_S", 0.05)
+    monkeypatch.setattr(cursor, "ALARM_S", 0.6)
+    blocks = history(1)
+    still, ahead = await publishing.executor(*blocks[:4]), await publishing.executor(*blocks[:4])
+    publishing.stand(still)
+    watch = publishing.watch(ahead)
+    watching = asyncio.create_task(watch.run())
+    with capture_logs() as logs:
+        await true(lambda: watch.published == still.progress)
+        await asyncio.sleep(0.8)
+        assert not watch.alarmed
+        await ahead.execute(*blocks[4:])
+        await true(lambda: watch.alarmed, 3)
+        published = watch.published
+        await still.execute(*blocks[4:])
+        await true(lambda: not watch.alarmed, 3)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert published.trails(watch.published)
+    assert watch.published == ahead.progress
+    told = [e for e in logs if e["part"] == "publishing_watch"]
+    assert [(e["event"], e["log_level"]) for e in told] == [
+        ("publisher_trails", "error"),
+        ("publisher_caught_up", "info"),
+    ]
+    assert told[0]["due_leaf"] == ahead.progress.next_leaf
