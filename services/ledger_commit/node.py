@@ -403,6 +403,10 @@ class Node:
             return ()
 
     async def _fetch_batches(self, wanted: FetchBatches) -> None:
+        for ref in wanted.refs:
+            # On disk, and perhaps not known to the core: beyond what it keeps of one member until a block names it.
+            if ref.digest in self.disk.log.refs:
+                self.submit(BatchStored(self.disk.log.refs[ref.digest]))
         for peer in self.peers.first(wanted.hint):
             missing = [r.digest for r in wanted.refs if not self.disk.log.has_batch(r.digest)]
             if not missing:

@@ -15,6 +15,7 @@ from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import Persist
 from ledger_commit.consensus.judging import Judgement, Judging, Verdict
 from ledger_commit.consensus.messages import Proposal, genesis_cert
+from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.payload import Payload
 from ledger_commit.consensus.replica import Replica
 from ledger_commit.consensus.tree import Node
@@ -24,6 +25,7 @@ SEEDS = 150
 ROUGH = Faults(loss=0.2, delay_ms=(1, 700), crash=0.01, partitions=True, slow_executor_ms=50, end_ms=40_000)
 CRASHY = replace(ROUGH, crash=0.05, delay_ms=(5, 250), loss=0.25, partitions=False)
 TWIN = replace(ROUGH, twin=True, crash=0.0)
+LOSSY = replace(ROUGH, loss=0.4, delay_ms=(1, 50), crash=0.0, partitions=False)
 
 
 def _vote_and_forget(self: Replica, proposal: Proposal) -> None:
@@ -33,6 +35,10 @@ def _vote_and_forget(self: Replica, proposal: Proposal) -> None:
 
 _VOTE = Replica._vote
 _JUDGE = Judging.judge
+
+
+def _any_round(self: Judging, proposal: Proposal, now_ms: int, lag: int) -> Judgement:
+    return _JUDGE(replace(self, safety=replace(self.safety, last_voted_round=0)), proposal, now_ms, lag)
 
 
 def _without_payload(self: Judging, proposal: Proposal, now_ms: int, lag: int) -> Judgement:
@@ -47,11 +53,11 @@ def _any_follows(round_number: int, proposal: Proposal) -> bool:
 
 
 def _propose_from_below(self: Replica) -> None:
-    """A leader that builds on an old block: what the comparison in V5 is there to refuse."""
+    """A leader that builds on its last committed block: what the comparison in V5 is there to refuse."""
     held = self.safety
-    if self.high_qc.round != self.round - 1 and self.tree.root.id in self.tree:
+    if self.high_qc.round != self.round - 1:
         for node in self.tree._nodes.values():
-            if node.facts.parent_round and node.proposal.qc.round > self.committed.round:
+            if node.proposal.header.parent_id == self.committed.id:
                 self.safety = replace(self.safety, high_qc=node.proposal.qc)
                 break
     _PROPOSE(self)
@@ -113,7 +119,10 @@ def _accept_any_tc(self: Certificates, tc: Any) -> bool:
 
 
 MUTANTS: dict[str, tuple[Faults, list[Any]]] = {
-    "V4 dropped: votes twice in a round": (TWIN, [patch.object(Replica, "_vote", _vote_and_forget)]),
+    "V4 dropped: votes in a round that it has left": (
+        TWIN,
+        [patch.object(Replica, "_vote", _vote_and_forget), patch.object(Judging, "judge", _any_round)],
+    ),
     "C1 without consecutive rounds": (ROUGH, [patch.object(Replica, "_commits_parent", lambda self, node: True)]),
     "quorum of 2f": (TWIN, [patch.object(Committee, "quorum_size", property(_weak_quorum))]),
     "V7 dropped: votes without the payload": (ROUGH, [patch.object(Judging, "judge", _without_payload)]),
@@ -132,10 +141,11 @@ MUTANTS: dict[str, tuple[Faults, list[Any]]] = {
         ],
     ),
     "V5 without the comparison": (
-        TWIN,
+        LOSSY,
         [
             patch.object(judging, "follows", _any_follows),
             patch.object(Replica, "_propose", _propose_from_below),
+            patch.object(Pace, "round_ms", lambda self, rounds: 300),  # many rounds before the network heals
         ],
     ),
 }

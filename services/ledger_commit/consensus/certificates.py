@@ -106,10 +106,8 @@ class Certificates:
         return self.committee.keys(signers), message
 
     def proposal_is_signed(self, proposal: Proposal) -> bool:
-        proposer = proposal.header.proposer
-        if proposer >= len(self.committee):
-            return False
-        key = self.committee.members[proposer].public_key
+        """By the proposer that its header names, whom the caller knows for a member."""
+        key = self.committee.members[proposal.header.proposer].public_key
         return self.signatures.verify(key, block_id(proposal.header), proposal.signature)
 
     def timeout_is_justified(self, timeout: Timeout) -> bool:
@@ -129,22 +127,22 @@ class VoteSlots:
     """The votes of one round, one slot a voter."""
 
     votes: dict[int, Vote] = field(default_factory=dict)
-    done: bool = False
+    dropped: set[int] = field(default_factory=set)
+    """Voters whose signature was bad; they are not heard again in this round."""
 
     def for_data(self, data: VoteData) -> list[Vote]:
         return [vote for vote in self.votes.values() if vote.data == data]
 
     def try_certify(self, certificates: Certificates, data: VoteData) -> tuple[QuorumCert | None, list[int]]:
-        """The certificate, if these votes make one, and the members whose signatures were bad (their slots are freed)."""
+        """The certificate, if these votes make one, and the members whose signatures were bad (they are dropped)."""
         committee, signatures = certificates.committee, certificates.signatures
         votes = sorted(self.for_data(data), key=lambda vote: vote.voter)
-        if self.done or len(votes) < committee.quorum_size:
+        if len(votes) < committee.quorum_size:
             return None, []
         message = vote_message(committee.chain_id, data)
         voters = [vote.voter for vote in votes]
         aggregate = signatures.aggregate([vote.signature for vote in votes])
         if signatures.verify_same(committee.keys(voters), message, aggregate):
-            self.done = True
             qc = QuorumCert(data, committee.bitmap(voters), aggregate)
             certificates.trust(qc)
             return qc, []
@@ -155,6 +153,7 @@ class VoteSlots:
         ]
         for voter in bad:
             del self.votes[voter]
+        self.dropped.update(bad)
         return None, bad
 
 
@@ -163,21 +162,21 @@ class TimeoutSlots:
     """The timeouts of one round, one slot a voter."""
 
     timeouts: dict[int, Timeout] = field(default_factory=dict)
-    done: bool = False
+    dropped: set[int] = field(default_factory=set)
 
     def try_certify(self, certificates: Certificates) -> tuple[TimeoutCert | None, list[int]]:
         """As for votes; one group for each round of high QC that was reported."""
         committee, signatures = certificates.committee, certificates.signatures
-        if self.done or len(self.timeouts) < committee.quorum_size:
+        if len(self.timeouts) < committee.quorum_size:
             return None, []
         timeouts = [self.timeouts[voter] for voter in sorted(self.timeouts)]
         tc = _assemble(committee, signatures, timeouts)
         if certificates.tc_is_valid(tc):
-            self.done = True
             return tc, []
         bad = [t.voter for t in timeouts if not timeout_is_signed(committee, signatures, t)]
         for voter in bad:
             del self.timeouts[voter]
+        self.dropped.update(bad)
         return None, bad
 
 

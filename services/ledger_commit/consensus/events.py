@@ -95,7 +95,7 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """To one member. Nothing here needs a signature of the sender."""
+    """To one member. A Vote in it is signed by the driver."""
 
     to: int
     message: Message

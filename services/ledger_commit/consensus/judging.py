@@ -58,9 +58,16 @@ def _unused_fields_are_zero(header: Header) -> bool:
     )
 
 
+def told_execution(header: Header) -> Executed:
+    """What the header says of the contract at its exec_height."""
+    return Executed(header.exec_height, header.exec_state_root, header.exec_results_size, header.exec_results_root)
+
+
 class Verdict(Enum):
     VOTE = "vote"
     WAIT = "wait"
+    SPENT = "spent"
+    """The round is over here: voted in, or timed out. Nobody's fault."""
     PAYLOAD_MISSING = "payload_missing"
     REFUSE = "refuse"
 
@@ -90,7 +97,7 @@ class Judging:
         """The caller has checked the form, the signature, the certificates and that the round is the current one."""
         header = proposal.header
         if header.round <= self.safety.last_voted_round:  # V4
-            return Judgement(Verdict.REFUSE, "already_voted")
+            return Judgement(Verdict.SPENT)
         parent = self.tree.facts(header.parent_id)
         if parent is None:  # V6
             return _WAIT
@@ -117,7 +124,4 @@ class Judging:
         local = self.executed.get(header.exec_height)
         if local is None:
             return Judgement(Verdict.REFUSE, "exec_height")
-        told = (header.exec_state_root, header.exec_results_size, header.exec_results_root)
-        if told != (local.state_root, local.results_size, local.results_root):
-            return Judgement(Verdict.REFUSE, "root_mismatch")
-        return _VOTE
+        return _VOTE if told_execution(header) == local else Judgement(Verdict.REFUSE, "root_mismatch")

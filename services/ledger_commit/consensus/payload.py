@@ -3,35 +3,37 @@
 Source: consensus.md §8, Payload.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
 from ledger_commit.consensus.messages import MAX_BATCHES_PER_BLOCK, BatchRef
 
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
-LANE_LIMIT: Final = 1024
-"""Batches offered ahead in one lane. What is beyond is held only so that a block that names it can be judged."""
-DIGEST_LIMIT: Final = 16 * LANE_LIMIT
-"""Batches known by digest over all lanes."""
+MEMBER_LIMIT: Final = 1024
+"""Uncommitted batches known of one member, whatever lanes and places it gives them: an honest one has 64 open at most.
+What is beyond is taken only where a block names it, so that a flood of one member costs the others nothing."""
 
 
 class Payload:
-    """Durable batches that no committed block names yet."""
+    """Durable batches that no committed block names yet. `lanes` says which sequence comes next in each lane."""
 
-    def __init__(self) -> None:
-        self._slots: dict[tuple[int, int], dict[int, BatchRef]] = {}
+    def __init__(self, lanes: Mapping[tuple[int, int], int]) -> None:
+        self._next = dict(lanes)
+        self._slots: dict[tuple[int, int], dict[int, list[BatchRef]]] = {}
+        """By lane and sequence. The first that came is offered; a lane that gives one place twice is told by its batches."""
         self._digests: dict[bytes, BatchRef] = {}
+        self._held_of: Counter[int] = Counter()
 
-    def add(self, ref: BatchRef) -> bool:
-        """False where the batch is not offered: the lane is full, or another batch has its place."""
-        if len(self._digests) >= DIGEST_LIMIT:
-            return False
-        slots = self._slots.setdefault(ref.lane, {})
+    def add(self, ref: BatchRef, *, named: bool = False) -> None:
+        """Keeps it, but where its place is committed, or its member has too many and no block under vote names it."""
+        if ref.digest in self._digests or ref.seq < self._next.get(ref.lane, 1):
+            return
+        if self._held_of[ref.member] >= MEMBER_LIMIT and not named:
+            return
         self._digests[ref.digest] = ref
-        if ref.seq in slots or len(slots) >= LANE_LIMIT:
-            return slots.get(ref.seq) == ref
-        slots[ref.seq] = ref
-        return True
+        self._held_of[ref.member] += 1
+        self._slots.setdefault(ref.lane, {}).setdefault(ref.seq, []).append(ref)
 
     def missing(self, refs: tuple[BatchRef, ...]) -> tuple[BatchRef, ...]:
         return tuple(ref for ref in refs if self._digests.get(ref.digest) != ref)
@@ -48,12 +50,16 @@ class Payload:
         size = 0
         while order:
             for lane in tuple(order):
-                ref = self._slots[lane].get(following[lane])
-                if ref is None or len(chosen) >= MAX_BATCHES_PER_BLOCK or size + ref.size_bytes > MAX_BLOCK_BYTES:
+                offered = self._slots[lane].get(following[lane])
+                if (
+                    not offered
+                    or len(chosen) >= MAX_BATCHES_PER_BLOCK
+                    or size + offered[0].size_bytes > MAX_BLOCK_BYTES
+                ):
                     order.remove(lane)
                     continue
-                chosen.append(ref)
-                size += ref.size_bytes
+                chosen.append(offered[0])
+                size += offered[0].size_bytes
                 following[lane] += 1
         return tuple(chosen)
 
@@ -62,12 +68,12 @@ class Payload:
         return any(lanes.get(lane, 1) in slots for lane, slots in self._slots.items())
 
     def drop_committed(self, refs: tuple[BatchRef, ...]) -> None:
+        """The places of these batches are taken: they and their rivals go, and what comes late for them is not kept."""
         for ref in refs:
-            self._digests.pop(ref.digest, None)
-            slots = self._slots.get(ref.lane)
-            if slots is not None:
-                other = slots.pop(ref.seq, None)
-                if other is not None:
-                    self._digests.pop(other.digest, None)
-                if not slots:
-                    del self._slots[ref.lane]
+            self._next[ref.lane] = ref.seq + 1
+            slots = self._slots.get(ref.lane, {})
+            for held in slots.pop(ref.seq, ()):
+                del self._digests[held.digest]
+                self._held_of[held.member] -= 1
+            if not slots:
+                self._slots.pop(ref.lane, None)

@@ -31,7 +31,7 @@ from ledger_commit.consensus.events import (
     SetTimer,
     Tick,
 )
-from ledger_commit.consensus.judging import Judging, Verdict, form_error
+from ledger_commit.consensus.judging import Judging, Verdict, form_error, told_execution
 from ledger_commit.consensus.messages import (
     PROTOCOL,
     UNSIGNED,
@@ -53,10 +53,11 @@ from ledger_commit.consensus.messages import (
 )
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.payload import Payload
-from ledger_commit.consensus.tree import Node, Root, Tree
+from ledger_commit.consensus.tree import TREE_LIMIT, Node, Root, Tree
 
 ROUND_WINDOW: Final = 16
-"""Rounds ahead of the current one for which votes and timeouts are kept: one slot per member, round and kind."""
+"""Rounds around the current one for which votes are kept: one slot per member and round. Those behind may still complete
+a certificate; those ahead are of members that saw a certificate first. (A valid Timeout brings its round with it.)"""
 WANTED_LIMIT: Final = 64
 """Blocks asked for at once."""
 RETRY_MS: Final = 250
@@ -98,7 +99,7 @@ class Replica:
             self.certificates.trust(safety.high_tc)
         self.safety = safety
         self.tree = Tree(root)
-        self.payload = Payload()
+        self.payload = Payload(root.lanes)
         self.round = max(safety.high_qc.round, safety.high_tc.round if safety.high_tc else 0) + 1
         self.executed: dict[int, Executed] = {e.height: e for e in executed}
         self.executed_height = max(self.executed)
@@ -108,8 +109,13 @@ class Replica:
         self._candidate: Proposal | None = None
         self._votes: dict[int, VoteSlots] = {}
         self._timeouts: dict[int, TimeoutSlots] = {}
+        self._proposals: dict[int, bytes] = {}
+        """What the leader of each round above the committed one proposed first."""
+        self._certified: dict[int, Executed] = {}
+        """What certified headers say of heights that the contract has not reached here."""
         self._persisted: set[bytes] = set()
-        self._wanted: dict[bytes, int] = {}
+        self._wanted: dict[bytes, tuple[int, int]] = {}
+        """Certified blocks that are missing: their round and whom to ask first."""
         self._asked: dict[object, int] = {}
         self._out: list[Effect] = []
         self._now = 0
@@ -146,7 +152,8 @@ class Replica:
         return self._settle()
 
     def _say_again(self) -> None:
-        if self.safety.last_vote and self.safety.last_vote.round >= self.round - 1:
+        """The last vote whatever its round: to one that is far behind it brings a SyncInfo."""
+        if self.safety.last_vote:
             self._emit(Broadcast(Vote(self.safety.last_vote, self.me, UNSIGNED)))
         if self.safety.last_timeout and self.safety.last_timeout.round == self.round:
             self._emit(Broadcast(self.safety.last_timeout))
@@ -161,7 +168,7 @@ class Replica:
             case Received(sender, message):
                 self._on_message(sender, message)
             case BatchStored(ref):
-                self.payload.add(ref)
+                self.payload.add(ref, named=self._candidate is not None and ref in self._candidate.batches)
             case BlocksFetched():
                 self._on_blocks(event)
             case Executed():
@@ -206,28 +213,34 @@ class Replica:
         if sender != header.proposer:
             self._emit(Report("not_the_proposer", sender))
             return
-        if not self._accept(sender, proposal):
+        if header.round <= self.committed.round:
+            self._help(sender, header.round)
             return
+        identity = block_id(header)
+        if not self._is_sound(sender, proposal):
+            return
+        if self._proposals.setdefault(header.round, identity) != identity:
+            # Not into the tree: a leader could fill it. Should this be the one that is certified, it is fetched by its id.
+            self._emit(Report("double_proposal", sender, f"round {header.round}"))
+            return
+        self._accept(sender, proposal)
         voted = self.safety.last_vote
         if header.round < self.round:
             self._help(sender, header.round)
-        elif voted is not None and voted.block_id == block_id(header) and not self.halted:
-            self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
-        elif self._candidate is None and header.round > self.safety.last_voted_round:
-            self._candidate = proposal
-        elif self._candidate is not None and self._candidate != proposal:
-            self._emit(Report("double_proposal", sender, f"round {header.round}"))
+        elif voted is not None and voted.block_id == identity:
+            if not self.halted:
+                self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
+        else:
+            # As it stands in the tree, whose signature was checked.
+            node = self.tree.node(identity)
+            self._candidate = node.proposal if node else proposal
 
-    def _accept(self, sender: int, proposal: Proposal) -> bool:
-        """Form, signature and certificates; then the certificates count and the block joins the tree."""
-        header = proposal.header
-        if header.height <= self.committed.height and header.round < self.round:
-            return False
+    def _is_sound(self, sender: int, proposal: Proposal) -> bool:
+        """V1 and V2: form, signature and certificates."""
         if error := form_error(proposal, self.committee):
             self._emit(Report("bad_proposal", sender, error))
             return False
-        identity = block_id(header)
-        if identity not in self.tree and not self.certificates.proposal_is_signed(proposal):
+        if block_id(proposal.header) not in self.tree and not self.certificates.proposal_is_signed(proposal):
             self._emit(Report("bad_signature", sender, "proposal"))
             return False
         if not self.certificates.qc_is_valid(proposal.qc):  # V2
@@ -236,26 +249,26 @@ class Replica:
         if proposal.tc is not None and not self.certificates.tc_is_valid(proposal.tc):
             self._emit(Report("bad_certificate", sender, "proposal's TC"))
             return False
+        return True
+
+    def _accept(self, sender: int, proposal: Proposal) -> None:
+        """The certificates count, then the block joins the tree, or waits for its parent."""
         self._process_qc(proposal.qc, sender)
         if proposal.tc is not None:
             self._process_tc(proposal.tc, sender)
-        self._add_block(proposal, sender)
-        return True
-
-    def _add_block(self, proposal: Proposal, sender: int) -> None:
-        if self._insert(proposal) is not None:
-            return
         header = proposal.header
-        if header.height <= self.committed.height or header.parent_id in self.tree:
+        if self._insert(proposal) is not None or header.parent_id in self.tree:
             return
         self.tree.hold(proposal)
         if header.height - self.committed.height > RANGE_GAP:
             self._fetch_range(header.height - 1, sender)
         else:
-            self._want(header.parent_id, sender)
+            self._want(proposal.qc, sender)
 
     def _insert(self, proposal: Proposal) -> Node | None:
         """Into the tree, with the blocks that waited for it; every QC that this completes is counted (C1, P8)."""
+        if len(self.tree) >= TREE_LIMIT:
+            self.tree.keep_only(self.high_qc.block_id)
         first = self.tree.insert(proposal)
         queue = [first] if first else []
         while queue:
@@ -275,13 +288,13 @@ class Replica:
         if vote.voter != sender or data.epoch != self.committee.epoch:
             self._emit(Report("bad_vote", sender))
             return
-        if data.round <= self.high_qc.round:
-            if data.round < self.round - 1:
-                self._help(sender, data.round)
-            return
-        if data.round > self.round + ROUND_WINDOW:
+        if data.round < self.round - 1:
+            self._help(sender, data.round)
+        if data.round <= self.high_qc.round or abs(data.round - self.round) > ROUND_WINDOW:
             return
         slots = self._votes.setdefault(data.round, VoteSlots())
+        if sender in slots.dropped:
+            return
         held = slots.votes.setdefault(sender, vote)
         if held.data != data:
             self._emit(Report("double_vote", sender, f"round {data.round}"))
@@ -305,9 +318,12 @@ class Replica:
         if timeout.round < self.round:
             self._help(sender, timeout.round)
             return
+        assert timeout.round == self.round, "its certificates open its round"
         slots = self._timeouts.setdefault(timeout.round, TimeoutSlots())
+        if sender in slots.dropped:
+            return
         slots.timeouts.setdefault(sender, timeout)
-        if len(slots.timeouts) > self.committee.faults and timeout.round == self.round:
+        if len(slots.timeouts) > self.committee.faults:
             self._give_up()  # P4: f + 1 others have; at least one of them is honest
         tc, bad = slots.try_certify(self.certificates)
         self._report_bad(bad, "timeout")
@@ -324,14 +340,16 @@ class Replica:
             self._emit(Report("bad_certificate", sender, "TC"))
             return
         self._process_tc(tc, sender)
+        self._help(sender, tc.round + 1)
 
     def _on_sync_info(self, sender: int, info: SyncInfo) -> None:
-        if not self.certificates.qc_is_valid(info.high_qc):
+        tc = info.high_tc
+        if not self.certificates.qc_is_valid(info.high_qc) or (tc and not self.certificates.tc_is_valid(tc)):
             self._emit(Report("bad_certificate", sender, "sync info"))
             return
         self._process_qc(info.high_qc, sender)
-        if info.high_tc is not None and self.certificates.tc_is_valid(info.high_tc):
-            self._process_tc(info.high_tc, sender)
+        if tc:
+            self._process_tc(tc, sender)
         if info.committed_height > self.committed.height + 1:
             self._fetch_range(info.committed_height, sender)
 
@@ -343,13 +361,15 @@ class Replica:
     # Certificates, lock and commit.
 
     def _process_qc(self, qc: QuorumCert, sender: int) -> None:
-        """L1, P1, P8 for a valid QC."""
-        if qc.round > self.high_qc.round:
+        """L1, C1, P1, P8 for a valid QC. What it commits counts first: the new round's timer goes by the last commit."""
+        higher = qc.round > self.high_qc.round
+        if higher:
             self.safety = replace(self.safety, high_qc=qc)
-            self._advance(qc.round + 1)
         self._count_qc(qc)
+        if higher:
+            self._advance(qc.round + 1)
         if qc.block_id not in self.tree and qc.round > self.committed.round:
-            self._want(qc.block_id, sender)
+            self._want(qc, sender)
 
     def _process_tc(self, tc: TimeoutCert, sender: int) -> None:
         self._process_qc(tc.high_qc, sender)
@@ -360,11 +380,11 @@ class Replica:
     def _count_qc(self, qc: QuorumCert) -> None:
         """C1: a QC whose block directly follows its parent's round commits that parent and all before it."""
         node = self.tree.node(qc.block_id)
-        if node is None or node.parent is None or not self._commits_parent(node):
+        if node is None:
             return
-        chain = self.tree.chain_to(node.parent)
-        if chain:
-            self._commit(chain, qc)
+        self._compare(node.proposal.header)
+        if node.parent is not None and self._commits_parent(node):
+            self._commit(list(self.tree.ancestors(node.parent))[::-1], qc)
 
     def _commits_parent(self, node: Node) -> bool:
         return node.facts.round == node.facts.parent_round + 1
@@ -384,6 +404,9 @@ class Replica:
             self.payload.drop_committed(node.proposal.batches)
         self.tree.move_root(chain[-1])
         self._persisted = {i for i in self._persisted if i in self.tree}
+        final = self.committed.round
+        self._proposals = {r: i for r, i in self._proposals.items() if r > final}
+        self._wanted = {i: wanted for i, wanted in self._wanted.items() if wanted[0] > final}
 
     def _advance(self, to_round: int) -> None:
         """P1: enters the round that follows the highest certificate."""
@@ -391,7 +414,8 @@ class Replica:
             return
         self.round = to_round
         self._candidate = None
-        self._votes = {r: s for r, s in self._votes.items() if r > self.high_qc.round}
+        oldest = max(self.high_qc.round + 1, to_round - ROUND_WINDOW)
+        self._votes = {r: s for r, s in self._votes.items() if r >= oldest}
         self._timeouts = {r: s for r, s in self._timeouts.items() if r >= to_round}
         self._enter_timers()
 
@@ -414,8 +438,8 @@ class Replica:
             case Verdict.REFUSE:
                 self._candidate = None
                 self._emit(Report(verdict.reason, proposal.header.proposer, f"round {self.round}"))
-                if verdict.reason == "root_mismatch":
-                    self.halted = f"state differs from the committee's at height {proposal.header.exec_height}"
+            case Verdict.SPENT:
+                self._candidate = None
             case Verdict.WAIT:
                 pass
 
@@ -506,11 +530,29 @@ class Replica:
         self.executed[executed.height] = executed
         self.executed_height = max(self.executed_height, executed.height)
         self.executed.pop(executed.height - EXECUTED_KEPT, None)
+        certified = self._certified.pop(executed.height, executed)
+        if certified != executed:
+            self._diverged(executed.height)
+
+    def _compare(self, header: Header) -> None:
+        """V9 of a certified block. An honest replica is among those who found this state, so a difference is ours."""
+        local = self.executed.get(header.exec_height)
+        if local is None and header.exec_height > self.executed_height:
+            self._certified[header.exec_height] = told_execution(header)
+        elif local is not None and local != told_execution(header):
+            self._diverged(header.exec_height)
+
+    def _diverged(self, height: int) -> None:
+        """Not on a leader's word alone, or one liar would silence everyone."""
+        self.halted = self.halted or f"state differs from the committee's at height {height}"
+        self._emit(Report("state_diverged", self.me, f"height {height}"))
 
     def _on_blocks(self, fetched: BlocksFetched) -> None:
         if fetched.qc is None:
             for proposal in fetched.blocks:
-                self._accept(fetched.sender, proposal)
+                # Only what was asked for: that much is certified, and a peer cannot fill the tree.
+                if block_id(proposal.header) in self._wanted and self._is_sound(fetched.sender, proposal):
+                    self._accept(fetched.sender, proposal)
             return
         if not fetched.blocks or not self._range_is_certified(fetched.blocks, fetched.qc):
             self._emit(Report("bad_range", fetched.sender))
@@ -522,6 +564,8 @@ class Replica:
             self._process_qc(proposal.qc, fetched.sender)
         self._process_qc(fetched.qc, fetched.sender)
         self._asked.pop("range", None)
+        if len(fetched.blocks) >= RANGE_MAX:
+            self._fetch_range(self.committed.height + RANGE_MAX, fetched.sender)
 
     def _range_is_certified(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> bool:
         """The QC is valid for the last block, and each block is the parent that the next one names."""
@@ -532,10 +576,10 @@ class Replica:
             expected = block.header.parent_id
         return self.certificates.qc_is_valid(qc)
 
-    def _want(self, identity: bytes, hint: int) -> None:
-        if identity not in self._wanted and len(self._wanted) < WANTED_LIMIT:
-            self._wanted[identity] = hint
-            self._emit(FetchBlocks((identity,), hint))
+    def _want(self, qc: QuorumCert, hint: int) -> None:
+        if qc.block_id not in self._wanted and len(self._wanted) < WANTED_LIMIT:
+            self._wanted[qc.block_id] = (qc.round, hint)
+            self._emit(FetchBlocks((qc.block_id,), hint))
 
     def _fetch_range(self, to_height: int, hint: int) -> None:
         first = self.committed.height + 1
@@ -565,22 +609,20 @@ class Replica:
 
     def _on_tick(self) -> None:
         if self._now >= self._deadline_ms:
-            if self.safety.last_timeout is None or self.safety.last_timeout.round != self.round:
+            last = self.safety.last_timeout
+            if last is None or last.round != self.round:
                 self._give_up()
             elif self._now >= self._resend_ms and not self.halted:
-                self._emit(Broadcast(self.safety.last_timeout))
+                self._emit(Broadcast(last))
                 self._schedule_resend()
-        for identity, hint in list(self._wanted.items()):
-            if identity in self.tree:
-                del self._wanted[identity]
-            elif self._may_ask(identity):
+        for identity, (_, hint) in self._wanted.items():
+            if self._may_ask(identity):
                 self._emit(FetchBlocks((identity,), hint))
 
     def _give_up(self) -> None:
         """P3: persists and multicasts this replica's timeout for its round, once; L2: with its highest QC."""
-        if self.halted:
-            return
-        if self.safety.last_timeout is not None and self.safety.last_timeout.round >= self.round:
+        last = self.safety.last_timeout
+        if self.halted or (last is not None and last.round == self.round):
             return
         tc = self.high_tc if self.high_qc.round != self.round - 1 else None
         timeout = Timeout(self.committee.epoch, self.round, self.high_qc, tc, self.me, UNSIGNED)
@@ -588,7 +630,7 @@ class Replica:
             self.safety, last_voted_round=max(self.safety.last_voted_round, self.round), last_timeout=timeout
         )
         self._candidate = None
-        self._deadline_ms = min(self._deadline_ms, self._now)
+        self._deadline_ms = self._now
         self._persist(())
         self._emit(Broadcast(timeout))
         self._schedule_resend()

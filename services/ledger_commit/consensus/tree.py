@@ -17,7 +17,7 @@ from ledger_commit.consensus.messages import (
 )
 
 TREE_LIMIT: Final = 4096
-"""Uncommitted blocks held at most; a range fetch brings 256 at a time, live rounds a handful."""
+"""Uncommitted blocks held at most; a range fetch brings 256 at a time, a live round one."""
 ORPHAN_LIMIT: Final = 64
 """Blocks that wait for a parent: a few for each member's slots."""
 
@@ -148,22 +148,15 @@ class Tree:
             del self._orphans[orphan_id]
         return [proposal for _, proposal in found]
 
-    def chain_to(self, node: Node) -> list[Node] | None:
-        """The nodes from above the root up to `node`, in height order; None where it does not stand on the root."""
-        chain = [node]
-        while chain[-1].proposal.header.parent_id != self.root.id:
-            parent = chain[-1].parent
-            if parent is None or parent.facts.height <= self.root.height:
-                return None
-            chain.append(parent)
-        chain.reverse()
-        return chain
-
     def ancestors(self, node: Node | None) -> Iterator[Node]:
         """The node and its ancestors above the root, highest first."""
-        while node is not None and node.facts.height > self.root.height:
+        while node is not None:
             yield node
             node = node.parent
+
+    def keep_only(self, identity: bytes) -> None:
+        """Drops all but this block and its ancestors, to make room; what is needed after all can be fetched."""
+        self._nodes = {node.id: node for node in self.ancestors(self.node(identity))}
 
     def move_root(self, node: Node) -> None:
         """Makes a committed block the root and drops it and everything that does not stand on it."""

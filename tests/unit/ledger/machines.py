@@ -47,7 +47,7 @@ REPLICAS = tuple(
 FOUNDING = Genesis("machines", "USD", time.time_ns() // 1_000_000 - 60_000, REPLICAS, ())
 CHAIN_ID = hashlib.sha256(GENESIS.encode(FOUNDING)).digest()
 COMMITTEE = committee_of(FOUNDING, CHAIN_ID, BLS)
-PACE = Pace(base_ms=60, max_ms=200, idle_ms=300)
+PACE = Pace(base_ms=90, max_ms=200, idle_ms=300)
 
 
 @dataclass(frozen=True, slots=True)
