@@ -37,6 +37,7 @@ from claims.claim import (
 )
 from claims.finding import Finding, Severity
 from claims.identifiers import claim_ref_of, day_of
+from claims.quick import quick
 
 E = TypeVar("E")
 
@@ -51,6 +52,8 @@ _KINDS: Final = {int(kind): kind for kind in ClaimKind}
 _FREQUENCIES: Final = {int(frequency): frequency for frequency in Frequency}
 _SEQUENCES: Final = {int(sequence): sequence for sequence in PayerSequence}
 _SEXES: Final = {int(sex): sex for sex in Sex}
+_make_claim, _make_header, _make_parties = quick(Claim), quick(Header), quick(Parties)
+_make_patient, _make_diagnosis, _make_service_line = quick(Patient), quick(Diagnosis), quick(ServiceLine)
 
 
 class Findings:
@@ -70,7 +73,7 @@ def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Find
     """The domain claim of a message, or every finding that keeps it from being one. Unknown fields are not looked for:
     that is done once, from the request on."""
     out = Findings()
-    claim = Claim(
+    claim = _make_claim(
         _header(message.header, f"{path}.header", out),
         _parties(message.parties, f"{path}.parties", out),
         _diagnoses(message.diagnoses, f"{path}.diagnoses", out),
@@ -83,6 +86,8 @@ def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Find
 
 def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = True) -> None:
     """A finding for each field that the schema does not have, here and, where `deep`, in every message below."""
+    if deep and not _has_unknown(message):
+        return
     unknown: Any = UnknownFieldSet(message)
     for index in range(len(unknown)):
         description = f"field number {unknown[index].field_number} is not one of {message.DESCRIPTOR.name}'s"
@@ -101,6 +106,14 @@ def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = T
             unknown_fields(item, f"{path}.{name}[{index}]", out)
 
 
+def _has_unknown(message: Message) -> bool:
+    """Whether anything is lost without them; most messages have none, and looking into each part of them takes long."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    return known.ByteSize() != message.ByteSize()
+
+
 @cache
 def _message_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
     """The fields of a message type that hold messages: name, and whether repeated."""
@@ -108,7 +121,7 @@ def _message_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
 
 
 def _header(message: claim_pb2.Header, path: str, out: Findings) -> Header:
-    return Header(
+    return _make_header(
         _one_of(_KINDS, message.kind, path, "kind", out),
         _one_of(_FREQUENCIES, message.frequency, path, "frequency", out),
         _one_of(_SEQUENCES, message.sequence, path, "sequence", out),
@@ -124,7 +137,7 @@ def _header(message: claim_pb2.Header, path: str, out: Findings) -> Header:
 
 
 def _parties(message: claim_pb2.Parties, path: str, out: Findings) -> Parties:
-    return Parties(
+    return _make_parties(
         _patient(message.patient, f"{path}.patient", out),
         _text(message.billing_npi, 1, 10, path, "billing_npi", out),
         _text(message.billing_taxonomy, 0, 10, path, "billing_taxonomy", out),
@@ -133,7 +146,7 @@ def _parties(message: claim_pb2.Parties, path: str, out: Findings) -> Parties:
 
 
 def _patient(message: claim_pb2.Patient, path: str, out: Findings) -> Patient:
-    return Patient(
+    return _make_patient(
         _text(message.member_id, 1, 80, path, "member_id", out),
         _text(message.family_name, 1, 60, path, "family_name", out),
         _text(message.given_name, 0, 35, path, "given_name", out),
@@ -152,7 +165,7 @@ def _diagnosis(code: str, path: str, out: Findings) -> Diagnosis:
     """One spelling for a code: upper case, without the dot."""
     if len(code) > 3 and code[3] == ".":
         code = code[:3] + code[4:]
-    return Diagnosis(_text(code.upper() if code.isascii() else code, 1, 8, path, "code", out))
+    return _make_diagnosis(_text(code.upper() if code.isascii() else code, 1, 8, path, "code", out))
 
 
 def _lines(messages: Sequence[claim_pb2.ServiceLine], path: str, out: Findings) -> tuple[ServiceLine, ...]:
@@ -174,7 +187,7 @@ def _repeated_numbers(lines: tuple[ServiceLine, ...], path: str, out: Findings) 
 
 def _line(message: claim_pb2.ServiceLine, path: str, out: Findings) -> ServiceLine:
     first = _day(getattr(message, "from"), path, "from", out)
-    return ServiceLine(
+    return _make_service_line(
         _whole(message.number, 1, MAX_LINES, path, "number", out),
         _whole(message.units, 1, MAX_UNITS, path, "units", out),
         _whole(message.charge_cents, 0, MAX_AMOUNT_CENTS, path, "charge_cents", out),

@@ -4,7 +4,6 @@ The same claim given in any format yields the same canonical bytes (`CLAIM.encod
 digest and the same plaintext under its commitment. The canonical digest never leaves the tenant.
 """
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from enum import IntEnum
@@ -182,4 +181,4 @@ def padded(canonical: bytes) -> bytes:
 
 def commitment(salt: bytes, canonical: bytes) -> bytes:
     """HMAC-SHA256(salt, "claims/commit/v1" ‖ padded claim): what the ledger holds in the claim's place, 32 bytes."""
-    return hmac.new(salt, b"claims/commit/v1" + padded(canonical), hashlib.sha256).digest()
+    return hmac.digest(salt, b"claims/commit/v1" + padded(canonical), "sha256")

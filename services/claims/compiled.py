@@ -19,6 +19,7 @@ from claims.quick import quick
 NOT_PLAIN: Final = (ValueError, TypeError, LookupError, AttributeError, struct.error)
 """What the straight code raises where it gives up; encoding and decoding errors are values of the first."""
 _COUNT: Final = struct.Struct(">I")
+_LENGTH: Final = struct.Struct(">H")
 Write = Callable[[Any, bytearray], None]
 Read = Callable[[bytes, int], tuple[Any, int]]
 
@@ -30,7 +31,11 @@ class _Source:
         self._lines = [head]
         self._depth = 1
         self._taken = 0
-        self.names: dict[str, Any] = {"COUNT": _COUNT.pack, "count_at": _COUNT.unpack_from}
+        self.names: dict[str, Any] = {
+            "COUNT": _COUNT.pack,
+            "LENGTH": _LENGTH.pack,
+            "count_at": _COUNT.unpack_from,
+        }
 
     def fresh(self) -> str:
         """A name that nothing else has."""
@@ -93,9 +98,7 @@ def _write(source: _Source, form: Form, value: str) -> None:
             _refuse_if(source, f"len({value}) > {limit}")
             source.add(f"out += COUNT(len({value}))", f"out += {value}")
         case TextForm():
-            text = source.fresh()
-            source.add(f"{text} = {source.known(form.written)}.get({value})")
-            source.add(f"if {text} is None: {source.known(form.write)}({value}, out)", f"else: out += {text}")
+            _write_text(source, form, value)
         case ManyForm(limit=limit, item=item):
             _refuse_if(source, f"len({value}) > {limit}")
             source.add(f"out += COUNT(len({value}))")
@@ -108,6 +111,18 @@ def _write(source: _Source, form: Form, value: str) -> None:
                 _write(source, item, value)
         case _:
             raise TypeError(f"no straight code for {form!r}")
+
+
+def _write_text(source: _Source, form: TextForm, value: str) -> None:
+    carefully = f"{source.known(form.write)}({value}, out)"
+    if form.is_kept:
+        text = source.fresh()
+        source.add(f"{text} = {source.known(form.written)}.get({value})", f"if {text} is None: {carefully}")
+        source.add(f"else: out += {text}")
+    else:
+        source.add(f"if {value}.isascii() and {value}.isprintable() and len({value}) <= {form.limit}:")
+        source.add(f"    out += LENGTH(len({value}))", f"    out += {value}.encode()")
+        source.add(f"else: {carefully}")
 
 
 def _write_struct(source: _Source, form: StructForm, value: str) -> None:
@@ -174,9 +189,13 @@ def _read_text(source: _Source, form: TextForm) -> str:
         f"{start} = at + 2",
         f"at = {start} + (data[at] << 8 | data[at + 1])",
         f"{raw} = data[{start}:at]",
-        f"{value} = {source.known(form.known)}.get({raw})",
-        f"if {value} is None: {value} = {source.known(form.read)}(data, {start} - 2)[0]",
     )
+    carefully = f"{value} = {source.known(form.read)}(data, {start} - 2)[0]"
+    if form.is_kept:
+        source.add(f"{value} = {source.known(form.known)}.get({raw})", f"if {value} is None: {carefully}")
+    else:
+        source.add(f"{value} = {raw}.decode()")
+        source.add(f"if not ({raw}.isascii() and {value}.isprintable() and len({raw}) <= {form.limit}): {carefully}")
     return value
 
 

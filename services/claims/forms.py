@@ -215,6 +215,7 @@ class TextForm(Form):
     def __init__(self, marker: Text | Ascii) -> None:
         self.limit, self.ascii = marker.limit, isinstance(marker, Ascii)
         # Identifiers and codes repeat from claim to claim; longer text (people's names) is not kept.
+        self.is_kept = marker.limit <= CACHED_TEXT_LIMIT
         self.written: dict[str, bytes] = {}
         self.known: dict[bytes, str] = {}
 
@@ -227,7 +228,7 @@ class TextForm(Form):
         out += written
 
     def _remember(self, table: dict[Any, Any], key: Any, value: Any) -> None:
-        if self.limit <= CACHED_TEXT_LIMIT:
+        if self.is_kept:
             if len(table) >= CACHED_TEXTS:
                 table.clear()
             table[key] = value

@@ -1,6 +1,5 @@
 """DuplicateTagService: HMAC-SHA256 over each element. Counts what each organisation asks; answers only services."""
 
-import hashlib
 import hmac
 from collections import Counter
 from typing import Any, Final
@@ -17,7 +16,7 @@ _LABEL: Final = b"claims/duplicate-tag/hmac/v1"
 
 def evaluate(key: bytes, element: bytes) -> bytes:
     """The tag of an element, 32 bytes."""
-    return hmac.new(key, _LABEL + element, hashlib.sha256).digest()
+    return hmac.digest(key, _LABEL + element, "sha256")
 
 
 class TagServicer(tags_pb2_grpc.DuplicateTagServiceServicer):

@@ -32,6 +32,9 @@ DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy" / "kafka"
 JARS: Final = DEPLOY / "libs"
 START_TIMEOUT_S: Final = 90.0
 OLDEST_JAVA: Final = 17
+LIGHT: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""For a broker on a few cores beside all that it serves: in its first minutes the optimising compiler takes more of them than
+its code ever gives back."""
 _STARTED: Final = b"Kafka Server started"
 
 
@@ -142,7 +145,7 @@ class LocalKafka:
         return self.log.read_bytes()[-1500:].decode(errors="replace")
 
     def _java(self, heap_mb: int) -> list[str]:
-        memory = [f"-Xms{min(256, heap_mb)}m", f"-Xmx{heap_mb}m"]
+        memory = [f"-Xms{min(256, heap_mb)}m", f"-Xmx{heap_mb}m", *LIGHT]
         logging = f"-Dlog4j2.configurationFile={DEPLOY / 'log4j2.properties'}"
         return [find_java(), *memory, logging, "-cp", f"{JARS}/*"]
 
