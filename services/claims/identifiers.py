@@ -2,12 +2,14 @@
 
 import base64
 import datetime
+from functools import lru_cache
 from typing import Final
 
 _EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
 _NPI_LENGTH: Final = 10
 
 
+@lru_cache(maxsize=4096)
 def npi_is_valid(npi: str) -> bool:
     """10 digits, the first 1 or 2, Luhn over "80840" and the NPI divisible by 10. Source: standards.md, Identifiers."""
     if len(npi) != _NPI_LENGTH or not npi.isascii() or not npi.isdigit() or npi[0] not in "12":

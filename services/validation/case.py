@@ -2,9 +2,20 @@
 
 from dataclasses import dataclass
 
-from claims.claim import AcceptedClaim, Claim
-from claims.reference import Benefit, Member, PayerReference, Plan, Provider
+from claims.claim import AcceptedClaim, Claim, ServiceLine
+from claims.quick import quick
+from claims.reference import Benefit, Fee, Member, PayerReference, Plan, Provider
 from claims.transaction import Tier
+from validation.fees import DEFAULT_CLASS, fee_for
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What payer and plan say of a line's service, each None where they say nothing."""
+
+    fee: Fee | None
+    benefit: Benefit | None
+    """Of the fee's class, or of the default class without a fee."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,29 +28,43 @@ class Case:
     member: Member | None
     plan: Plan | None
     provider: Provider | None
+    tier: Tier
+    service_day: int
+    """The first day of service of the whole claim."""
+    terms: tuple[Terms, ...]
+    """One for each line."""
 
-    @property
-    def service_day(self) -> int:
-        """The first day of service of the whole claim."""
-        return min(line.from_day for line in self.claim.lines)
 
-    @property
-    def tier(self) -> Tier:
-        return self.provider.tier if self.provider else Tier.OUT_OF_NETWORK
+_case, _terms = quick(Case), quick(Terms)
 
 
 def case_of(accepted: AcceptedClaim, claim: Claim, reference: PayerReference) -> Case:
     """Looks up what the payer knows."""
-    return Case(
+    plan = reference.plans.get(claim.header.plan)
+    provider = reference.providers.get(claim.parties.billing_npi)
+    tier = provider.tier if provider else Tier.OUT_OF_NETWORK
+    return _case(
         accepted,
         claim,
         reference,
         reference.members.get(claim.parties.patient.member_id),
-        reference.plans.get(claim.header.plan),
-        reference.providers.get(claim.parties.billing_npi),
+        plan,
+        provider,
+        tier,
+        min([line.from_day for line in claim.lines]),
+        tuple([_terms_of(line, reference, plan, tier) for line in claim.lines]),
     )
+
+
+def _terms_of(line: ServiceLine, reference: PayerReference, plan: Plan | None, tier: Tier) -> Terms:
+    fee = fee_for(reference, line, tier)
+    benefit_class = fee.benefit_class if fee else DEFAULT_CLASS
+    return _terms(fee, benefit_of(plan, benefit_class, tier) if plan else None)
 
 
 def benefit_of(plan: Plan, benefit_class: str, tier: Tier) -> Benefit | None:
     """The plan's benefit for a class of services in a tier."""
-    return next((b for b in plan.benefits if b.benefit_class == benefit_class and b.tier is tier), None)
+    for benefit in plan.benefits:
+        if benefit.benefit_class == benefit_class and benefit.tier is tier:
+            return benefit
+    return None

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 from claims.claim import MAX_LINES, ClaimRef, Frequency
 from claims.encoding import U16, Cents, Codec, Day, Many, Text
+from claims.quick import quick
 from validation.case import Case
 
 MAX_CLAIMS: Final = 400
@@ -46,6 +47,7 @@ class BilledClaim:
 
 
 BILLED_CLAIM: Final = Codec(BilledClaim)
+_billed_claim, _billed_line = quick(BilledClaim), quick(BilledLine)
 _REF_BYTES: Final = 16
 
 
@@ -125,16 +127,15 @@ def _judged(case: Case, history: MemberHistory) -> BilledClaim:
     duplicates, elsewhere = [], []
     if case.claim.header.frequency is Frequency.ORIGINAL:
         for line in lines:
-            others = [
-                other
-                for ref, other in history.services.get((line.day, line.code), ())
-                if ref != case.accepted.claim_ref
-            ]
+            before = history.services.get((line.day, line.code))
+            if before is None:
+                continue
+            others = [other for ref, other in before if ref != case.accepted.claim_ref]
             if any(_same(line, other) for other in others):
                 duplicates.append(line.number)
             if any(line.npi != other.npi for other in others):
                 elsewhere.append(line.number)
-    return BilledClaim(
+    return _billed_claim(
         case.accepted.claim_ref,
         case.accepted.version,
         case.accepted.received_day,
@@ -147,10 +148,12 @@ def _judged(case: Case, history: MemberHistory) -> BilledClaim:
 def billed_lines(case: Case) -> tuple[BilledLine, ...]:
     npi = case.claim.parties.billing_npi
     return tuple(
-        BilledLine(
-            line.number, npi, line.from_day, line.procedure + "".join(line.modifiers), line.units, line.charge_cents
-        )
-        for line in case.claim.lines
+        [
+            _billed_line(
+                line.number, npi, line.from_day, line.procedure + "".join(line.modifiers), line.units, line.charge_cents
+            )
+            for line in case.claim.lines
+        ]
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from claims.claim import ServiceLine, commitment
 from claims.finding import Finding, Severity
 from claims.money import half_up
+from claims.quick import quick
 from claims.reference import Benefit
 from claims.transaction import (
     Disposition,
@@ -22,10 +23,10 @@ from claims.transaction import (
     ReasonClass,
     Tier,
 )
-from validation.case import Case, benefit_of
-from validation.fees import DEFAULT_CLASS, fee_for
+from validation.case import Case
 
 NO_BENEFIT_CARC = "96"
+_priced_claim, _priced_line = quick(PricedClaim), quick(PricedLine)
 
 
 def price(case: Case, findings: Sequence[Finding], tags: Sequence[bytes]) -> PricedClaim:
@@ -35,12 +36,14 @@ def price(case: Case, findings: Sequence[Finding], tags: Sequence[bytes]) -> Pri
     assert plan, "as above"
     assert provider, "as above"
     lines = tuple(
-        _price_line(case, line, position, findings, tag)
-        for position, (line, tag) in enumerate(zip(case.claim.lines, tags, strict=True))
+        [
+            _price_line(case, line, position, findings, tag)
+            for position, (line, tag) in enumerate(zip(case.claim.lines, tags, strict=True))
+        ]
     )
     disposition, reason = _disposition(findings, lines)
     header = case.claim.header
-    return PricedClaim(
+    return _priced_claim(
         claim_ref=case.accepted.claim_ref,
         version=case.accepted.version,
         frequency=header.frequency,
@@ -71,12 +74,11 @@ def price(case: Case, findings: Sequence[Finding], tags: Sequence[bytes]) -> Pri
 def _price_line(case: Case, line: ServiceLine, position: int, findings: Sequence[Finding], tag: bytes) -> PricedLine:
     plan = case.plan
     assert plan is not None
-    fee = fee_for(case.reference, line, case.tier)
+    fee, benefit = case.terms[position].fee, case.terms[position].benefit
     if fee is None:
         allowed = half_up(line.charge_cents * plan.unscheduled_percent_of_charge, 100)
     else:
         allowed = fee.allowed_cents * line.units
-    benefit = benefit_of(plan, fee.benefit_class if fee else DEFAULT_CLASS, case.tier)
     group, carc = _denial(line.number, findings)
     if benefit is None and not carc:
         group, carc = Group.PR, NO_BENEFIT_CARC
@@ -93,7 +95,7 @@ def _priced(
     carc: str,
     tag: bytes,
 ) -> PricedLine:
-    return PricedLine(
+    return _priced_line(
         number=line.number,
         charge_cents=line.charge_cents,
         allowed_cents=0 if carc else allowed_cents,

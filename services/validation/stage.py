@@ -1,7 +1,7 @@
 """Validation as a stage: a record of accepted claims in; priced records, rejections, steps and member history out."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError as ProtoDecodeError
 
@@ -9,6 +9,7 @@ from claimledger.events.v1 import events_pb2
 from claims.claim import ACCEPTED_CLAIM, CLAIM, commitment
 from claims.encoding import DecodeError
 from claims.finding import Finding, Severity
+from claims.quick import quick
 from claims.reference import PayerReference
 from claims.status import Status
 from runtime.duplicate_tags import element
@@ -44,6 +45,7 @@ class Submitted:
 
 
 Message = tuple[Submitted, ...]
+_make_submitted = quick(Submitted)
 
 
 class Validation(Stage[Histories, Message]):
@@ -89,7 +91,7 @@ class Validation(Stage[Histories, Message]):
         """Asks for the tags of all lines at once."""
         wanted = [e for message in messages for submitted in message for e in submitted.elements]
         tags = dict(zip(wanted, await self._tags(wanted), strict=True)) if wanted else {}
-        return [tuple(replace(s, tags=tuple(tags[e] for e in s.elements)) for s in message) for message in messages]
+        return [tuple([_tagged(submitted, tags) for submitted in message]) for message in messages]
 
     def apply(self, state: Histories, record: Incoming, message: Message) -> list[Out]:
         issuer = self._issuers[record.topic]
@@ -120,13 +122,18 @@ class Validation(Stage[Histories, Message]):
         return Priced(claim, facts_of(case, judged, submitted.attempt, submitted.accepted_ms), bucket)
 
 
+def _tagged(submitted: Submitted, tags: Mapping[bytes, bytes]) -> Submitted:
+    given = tuple([tags[wanted] for wanted in submitted.elements])
+    return _make_submitted(submitted.case, submitted.attempt, submitted.accepted_ms, submitted.elements, given)
+
+
 def _submitted(claim: events_pb2.SubmittedClaim, reference: PayerReference) -> Submitted:
     accepted = ACCEPTED_CLAIM.decode(claim.accepted)
     decoded = CLAIM.decode(accepted.claim)
     if not decoded.lines or len({line.number for line in decoded.lines}) != len(decoded.lines):
         raise DataError("a claim without lines, or with two of one number, which intake never accepts", "lines")
     case = case_of(accepted, decoded, reference)
-    return Submitted(case, claim.attempt, claim.accepted_time_ms, _elements(case))
+    return _make_submitted(case, claim.attempt, claim.accepted_time_ms, _elements(case))
 
 
 def _elements(case: Case) -> tuple[bytes, ...]:

@@ -2,8 +2,7 @@
 
 from claims.finding import Finding, Severity
 from claims.reference import Benefit
-from validation.case import Case, benefit_of
-from validation.fees import fee_for
+from validation.case import Case
 
 
 def timely_filing_edit(case: Case) -> list[Finding]:
@@ -67,9 +66,7 @@ def covered_edit(case: Case) -> list[Finding]:
 
 def _benefits(case: Case) -> list[tuple[int, Benefit | None]]:
     """Each line's number and its benefit in the provider's tier, where the plan and a fee tell one."""
-    found: list[tuple[int, Benefit | None]] = []
-    for line in case.claim.lines:
-        fee = fee_for(case.reference, line, case.tier)
-        benefit = benefit_of(case.plan, fee.benefit_class, case.tier) if fee and case.plan else None
-        found.append((line.number, benefit))
-    return found
+    return [
+        (line.number, terms.benefit if terms.fee else None)
+        for line, terms in zip(case.claim.lines, case.terms, strict=True)
+    ]
