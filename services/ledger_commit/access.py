@@ -30,6 +30,11 @@ def require(caller: Identity, rpc: str) -> None:
         raise PermissionDeniedError(f"role {caller.role.value} may not call {rpc}")
 
 
+def reads_all(caller: Identity) -> bool:
+    """Whether results of others exist for the caller too."""
+    return caller.role in _READS_ALL
+
+
 def may_read(caller: Identity, result: ClaimResult) -> bool:
-    """Whether a result exists for the caller: it is a party, or has a role that reads everything."""
-    return caller.role in _READS_ALL or caller.organisation in dict(parties_of(result))
+    """Whether a result exists for the caller."""
+    return reads_all(caller) or caller.organisation in dict(parties_of(result))

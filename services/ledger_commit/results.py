@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from claimledger.ledger.v1 import ledger_pb2
-from claims.result import CLAIM_RESULT
+from claims.result import CLAIM_RESULT, ClaimResult
 from ledger_commit.ledger import Ledger
 from ledger_commit.publications import Proven
 from ledger_commit.store import LedgerBlock, Projection
@@ -65,14 +65,15 @@ class ProvenResults:
             return found
         return [bytes(row.body) for row in await self._projection.results(first, last - first)]
 
-    async def proven(self, first: int, count: int) -> tuple[list[Proven], int]:
-        """Claims' results from a leaf on, and the next leaf to go on from."""
+    async def proven(
+        self, first: int, count: int, wanted: Callable[[ClaimResult], bool] = lambda _: True
+    ) -> tuple[list[Proven], int]:
+        """The wanted ones of the claims' results from a leaf on, and the next leaf to go on from."""
         bodies = await self.bodies(first, count)
         items = []
         for leaf, body in enumerate(bodies, start=first):
-            if body[0] == CLAIM_RESULT_VERSION:
+            if body[0] == CLAIM_RESULT_VERSION and wanted(result := CLAIM_RESULT.decode(body)):
                 proof = self._ledger.prove(leaf, body)
                 assert proof is not None, "leaves below the proven size have an anchor"
-                result = CLAIM_RESULT.decode(body)
                 items.append(Proven(leaf, result, proof.SerializeToString(), self._time_of(result.height)))
         return items, first + len(bodies)

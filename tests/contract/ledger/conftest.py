@@ -49,7 +49,11 @@ class Replicas:
             await task
 
     async def stop_all(self) -> None:
-        await self.stop(*list(self._running))
+        await self.stop(*self.running)
+
+    @property
+    def running(self) -> list[str]:
+        return list(self._running)
 
     def tls(self, organisation: str, service: str = "client") -> TlsFiles:
         place = organisation_directory(self.run, organisation)
@@ -87,11 +91,16 @@ class Replicas:
         return status
 
 
+def replicas_in(run: Path) -> Replicas:
+    """A new network under `run`, none of its replicas started."""
+    ports = free_ports(2 + 2 * len(REPLICAS))
+    found = Ports(ports[0], ports[1], tuple(ports[2:6]), tuple(ports[6:10]))
+    return Replicas(run, make_network(run, ORGANISATIONS, found, ""))
+
+
 @pytest.fixture
 async def replicas(tmp_path: Path) -> AsyncIterator[Replicas]:
     """None of them started."""
-    ports = free_ports(2 + 2 * len(REPLICAS))
-    found = Ports(ports[0], ports[1], tuple(ports[2:6]), tuple(ports[6:10]))
-    made = Replicas(tmp_path / "run", make_network(tmp_path / "run", ORGANISATIONS, found, ""))
+    made = replicas_in(tmp_path / "run")
     yield made
     await made.stop_all()
