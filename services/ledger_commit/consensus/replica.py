@@ -29,7 +29,6 @@ from ledger_commit.consensus.events import (
     SafetyRecord,
     Send,
     SetTimer,
-    Tick,
 )
 from ledger_commit.consensus.judging import Judging, Verdict, form_error, told_execution
 from ledger_commit.consensus.messages import (
@@ -173,7 +172,7 @@ class Replica:
                 self._on_blocks(event)
             case Executed():
                 self._on_executed(event)
-            case Tick():
+            case _:  # Tick
                 self._on_tick()
         return self._settle()
 
@@ -205,7 +204,7 @@ class Replica:
                 self._on_timeout(sender, message)
             case TimeoutCert():
                 self._on_timeout_cert(sender, message)
-            case SyncInfo():
+            case _:  # SyncInfo
                 self._on_sync_info(sender, message)
 
     def _on_proposal(self, sender: int, proposal: Proposal) -> None:
@@ -440,8 +439,7 @@ class Replica:
                 self._emit(Report(verdict.reason, proposal.header.proposer, f"round {self.round}"))
             case Verdict.SPENT:
                 self._candidate = None
-            case Verdict.WAIT:
-                pass
+            # WAIT: it stays
 
     def _vote(self, proposal: Proposal) -> None:
         header = proposal.header

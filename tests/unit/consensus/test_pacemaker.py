@@ -450,5 +450,16 @@ def test_a_restart_proposes_the_same_block_again() -> None:
     assert proposals(Bench(me=1, safety=record, blocks=[]).first) == [], "lost from the log: no second one"
 
 
+def test_a_restart_that_may_not_sign_is_silent() -> None:
+    """Its record is stale or lost: what it says might contradict what it said."""
+    before = Bench(me=1)
+    own = before.replica.safety.last_proposed_id
+    record = persisted(before.after(20_000))[-1]
+    (proposal,) = proposals(before.first)
+    assert block_id(proposal.header) == own
+    again = Bench(me=1, safety=record, blocks=[proposal], halted="the safety record is stale")
+    assert of(again.first + again.after(30_000), Broadcast) == []
+
+
 def test_a_fresh_start_has_no_last_words() -> None:
     assert of(Bench(me=2).first, Broadcast) == []

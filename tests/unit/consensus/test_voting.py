@@ -332,6 +332,7 @@ def test_v9_an_execution_too_long_ago_cannot_be_compared(bench: Bench) -> None:
 
 
 def test_a_halted_replica_follows_and_signs_nothing(bench: Bench) -> None:
+    assert votes(bench.propose(five())) == [vote_data(five())]
     bench.replica.halted = "the record is lost"
     six = block(five(), 6, **tells(STATE))
     signing = [

@@ -1,0 +1,120 @@
+"""Which batches are known, and which a block may name next."""
+
+import pytest
+
+from ledger_commit.consensus.events import BatchStored, FetchBatches
+from ledger_commit.consensus.messages import MAX_BATCHES_PER_BLOCK
+from ledger_commit.consensus.payload import MAX_BLOCK_BYTES, MEMBER_LIMIT, Payload
+from ledger_commit.consensus.tree import advance_lanes, lanes_follow
+from tests.fixtures.consensus import Bench, batch, block, certify, of, proposals, vote_data, votes
+
+
+def seqs(chosen: tuple[object, ...]) -> list[tuple[int, int]]:
+    return [(ref.member, ref.seq) for ref in chosen]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def payload() -> Payload:
+    return Payload({})
+
+
+def test_lanes_are_served_in_turn_and_in_sequence(payload: Payload) -> None:
+    for ref in (batch(0, 2), batch(1, 1), batch(0, 1), batch(2, 2), batch(0, 4)):
+        payload.add(ref)
+    assert seqs(payload.select({}, 0)) == [(0, 1), (1, 1), (0, 2)]
+    assert seqs(payload.select({}, 1)) == [(1, 1), (0, 1), (0, 2)]
+    assert seqs(payload.select({(0, 1): 2, (2, 1): 2}, 0)) == [(0, 2), (1, 1), (2, 2)]
+    assert payload.select({(0, 1): 3, (1, 1): 2}, 0) == ()
+
+
+def test_there_is_a_next_where_select_names_one(payload: Payload) -> None:
+    assert not payload.has_next({})
+    assert payload.select({}, 3) == ()
+    payload.add(batch(0, 2))
+    assert not payload.has_next({})
+    assert payload.has_next({(0, 1): 2})
+
+
+def test_a_block_is_bounded_in_batches_and_bytes(payload: Payload) -> None:
+    for seq in range(1, MAX_BATCHES_PER_BLOCK + 10):
+        payload.add(batch(0, seq))
+    assert len(payload.select({}, 0)) == MAX_BATCHES_PER_BLOCK
+    third = MAX_BLOCK_BYTES // 3
+    for rest, fits in ((MAX_BLOCK_BYTES - 3 * third, True), (MAX_BLOCK_BYTES - 3 * third + 1, False)):
+        large = Payload({})
+        for member in (0, 1, 2):
+            large.add(batch(member, 1, size_bytes=third))
+        large.add(batch(3, 1, size_bytes=rest))
+        assert seqs(large.select({}, 0)) == [(0, 1), (1, 1), (2, 1), (3, 1)][: 4 if fits else 3]
+        assert seqs(large.select({}, 3)) == [(3, 1), (0, 1), (1, 1), (2, 1)][: 4 if fits else 3]
+
+
+def test_two_batches_in_one_place_are_both_known_and_the_first_is_offered(payload: Payload) -> None:
+    """Their lane's maker signed both; another leader may have the other one, and its block can be judged."""
+    one, rival = batch(0, 1), batch(0, 1, name="rival ")
+    payload.add(one)
+    payload.add(rival)
+    assert payload.missing((one, rival)) == ()
+    assert payload.select({}, 0) == (one,)
+    payload.drop_committed((rival,))
+    assert payload.missing((one, rival)) == (one, rival)
+    assert payload._held_of[0] == 0
+
+
+def test_a_batch_of_a_committed_place_is_not_kept(payload: Payload) -> None:
+    """One that catches up fetches payload after its commit: kept, it would fill the table for good."""
+    payload.drop_committed((batch(0, 1), batch(0, 2)))
+    for ref in (batch(0, 1), batch(0, 2), batch(0, 1, name="rival ")):
+        payload.add(ref)
+    assert (payload._digests, payload._slots) == ({}, {})
+    again = Payload({(0, 1): 3})
+    again.add(batch(0, 2))
+    again.add(batch(0, 3))
+    assert list(again._digests.values()) == [batch(0, 3)]
+
+
+def test_a_member_that_floods_costs_the_others_nothing(payload: Payload) -> None:
+    """Whatever lanes and places it invents. A batch of it that a block under vote names is taken all the same."""
+    for number in range(MEMBER_LIMIT + 10):
+        payload.add(batch(0, 1 + number // 2, incarnation=number % 7))
+    assert len(payload._digests) == MEMBER_LIMIT
+    payload.add(batch(0, 10**6))
+    assert payload.missing((batch(0, 10**6),)) != ()
+    payload.add(batch(0, 10**6), named=True)
+    payload.add(batch(1, 1))
+    assert payload.missing((batch(0, 10**6), batch(1, 1))) == ()
+
+
+def test_a_block_that_names_a_batch_beyond_the_bound_can_be_judged() -> None:
+    bench = Bench(me=2)
+    for number in range(MEMBER_LIMIT):
+        bench.step(BatchStored(batch(0, 100 + number)))
+    bench.step(BatchStored(batch(0, 1)))
+    proposal = block(None, 1, batches=(batch(0, 1),))
+    effects = bench.propose(proposal)
+    assert (votes(effects), of(effects, FetchBatches)) == ([], [FetchBatches((batch(0, 1),), 1)])
+    assert votes(bench.step(BatchStored(batch(0, 2)))) == []
+    assert votes(bench.step(BatchStored(batch(0, 1)))) == [vote_data(proposal)]
+
+
+def test_no_payload_is_proposed_while_execution_lags() -> None:
+    """More than 64 committed blocks wait for the contract: the leader orders nothing more, but goes on."""
+    for last, ordered in ((66, (batch(0, 1),)), (67, ())):
+        bench = Bench(me=last % 4)
+        parent = block(None, 1)
+        bench.propose(parent)
+        for number in range(2, last):
+            parent = block(parent, number)
+            bench.propose(parent)
+        bench.step(BatchStored(batch(0, 1)))
+        (proposal,) = proposals(bench.learn(certify(parent)))
+        assert bench.replica.committed.height - bench.replica.executed_height == last - 2
+        assert (proposal.header.round, proposal.batches) == (last, ordered)
+
+
+def test_a_lane_advances_by_the_batches_of_a_block() -> None:
+    lanes = advance_lanes({(0, 1): 4}, (batch(0, 4), batch(0, 5), batch(1, 1)))
+    assert lanes == {(0, 1): 6, (1, 1): 2}
+    assert advance_lanes(lanes, ()) is lanes
+    assert lanes_follow(lanes, (batch(0, 6), batch(2, 1)))
+    assert not lanes_follow(lanes, (batch(0, 5),))
