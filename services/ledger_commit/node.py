@@ -56,6 +56,7 @@ from ledger_commit.consensus.messages import (
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.replica import Replica
 from ledger_commit.consensus.tree import genesis_id
+from ledger_commit.gathering import SHORTEST_MS, Gathering
 from ledger_commit.keys import ReplicaKeys, verify_ed25519
 from ledger_commit.lane import Lane
 from ledger_commit.ledger import Ledger
@@ -110,9 +111,10 @@ class Node:
             disk.root,
             disk.executed,
             genesis_id(committee.chain_id),
-            pace,
+            replace(pace, gather_ms=min(pace.gather_ms, SHORTEST_MS)),
         )
         self.replica.halted = disk.not_voting
+        self._gathering = Gathering(pace.gather_ms)
         next_seq = 1 + max((r.seq for r in disk.log.refs.values() if r.member == me), default=0)
         self.lane = Lane(disk.log, keys.lane, committee.chain_id, me, next_seq, self._announce)
         self._keys = keys
@@ -299,6 +301,9 @@ class Node:
                 self._unserved.pop(ref.digest, None)
             self.lane.on_commit(block.batches)
         LEDGER_HEIGHT.set(len(self.chain))
+        ordered = sum(ref.count for block in blocks for ref in block.batches)
+        gather_ms = self._gathering.committed(ordered, self._now())
+        self.replica.pace = replace(self.replica.pace, gather_ms=gather_ms)
         self._commits.put_nowait((blocks, qc))
 
     def _set_timer(self, at_ms: int) -> None:

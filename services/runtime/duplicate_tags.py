@@ -30,11 +30,8 @@ RETRY_PAUSE_S: Final = (0.1, 2.0)
 def element(stable_id: str, npi: str, service_day: int, procedure: str, modifiers: Sequence[str], tooth: str) -> bytes:
     """What identifies a service of a person across payers, hashed: 32 bytes. Parts are length-prefixed."""
     parts = (stable_id, npi, str(service_day), procedure, ",".join(sorted(modifiers)), tooth)
-    digest = hashlib.sha256(_LABEL)
-    for part in parts:
-        raw = part.encode()
-        digest.update(len(raw).to_bytes(2, "big") + raw)
-    return digest.digest()
+    raw = [part.encode() for part in parts]
+    return hashlib.sha256(_LABEL + b"".join([len(part).to_bytes(2, "big") + part for part in raw])).digest()
 
 
 class DuplicateTagger:

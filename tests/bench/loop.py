@@ -19,7 +19,7 @@ from cli.submitting import MOST_IN_BATCH, Submitter, cancelled
 from runtime.kafka import make_consumer
 from runtime.topics import SETTLEMENTS
 
-TICK_S: Final = 0.02
+TICK_S: Final = 0.05
 POLL_RECORDS: Final = 2000
 
 

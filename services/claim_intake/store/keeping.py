@@ -74,7 +74,7 @@ async def load_duties(connection: AsyncConnection, keys: Iterable[tuple[bytes, i
     wanted = set(keys)
     found: dict[tuple[bytes, int], Duty] = {}
     for refs in chunks(sorted({ref for ref, _ in wanted})):
-        for row in await connection.execute(_DUTY.where(_CLAIM.c.claim_ref.in_(refs))):
+        for row in await connection.execute(_DUTY, {"refs": refs}):
             duty = _duty(row)
             if (duty.claim_ref, duty.version) in wanted:
                 found[duty.claim_ref, duty.version] = duty
@@ -89,6 +89,7 @@ _DUTY: Final = (
     )
     .outerjoin(_OPEN, _OPEN.c.claim_id == _CLAIM.c.id)
     .outerjoin(_EVIDENCE, _EVIDENCE.c.claim_id == _CLAIM.c.id)
+    .where(_CLAIM.c.claim_ref.in_(bindparam("refs", expanding=True)))
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake.projection import Progress
@@ -73,7 +73,7 @@ async def load_claims(connection: AsyncConnection, keys: Iterable[ClaimKey]) -> 
     wanted = set(keys)
     found: dict[ClaimKey, KnownClaim] = {}
     for refs in chunks(sorted({ref for ref, _ in wanted})):
-        rows = (await connection.execute(_KNOWN.where(_CLAIM.c.claim_ref.in_(refs)))).all()
+        rows = (await connection.execute(_KNOWN, {"refs": refs})).all()
         held = await _held(connection, {row.id: row for row in rows})
         for row in rows:
             if (key := (bytes(row.claim_ref), row.version)) in wanted:
@@ -132,14 +132,16 @@ async def last_event_id(connection: AsyncConnection) -> int:
 _KNOWN: Final = select(
     _CLAIM.c.id, _CLAIM.c.claim_ref, _CLAIM.c.version, _CLAIM.c.submitter, _CLAIM.c.payer,
     _STATE.c.status, _STATE.c.step, _STATE.c.payee,
-).outerjoin(_STATE, _STATE.c.claim_id == _CLAIM.c.id)  # fmt: skip
+).outerjoin(_STATE, _STATE.c.claim_id == _CLAIM.c.id).where(
+    _CLAIM.c.claim_ref.in_(bindparam("refs", expanding=True))
+)  # fmt: skip
+_HELD_OF: Final = select(_HELD).where(_HELD.c.claim_id.in_(bindparam("ids", expanding=True))).order_by(_HELD.c.step)
 
 
 async def _held(connection: AsyncConnection, claims: Mapping[int, Any]) -> dict[int, list[Any]]:
     held: dict[int, list[Any]] = {}
     if claims:
-        rows = await connection.execute(select(_HELD).where(_HELD.c.claim_id.in_(list(claims))).order_by(_HELD.c.step))
-        for row in rows:
+        for row in await connection.execute(_HELD_OF, {"ids": list(claims)}):
             held.setdefault(row.claim_id, []).append(row)
     return held
 
