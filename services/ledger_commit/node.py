@@ -71,6 +71,7 @@ from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_HEIGHT, LEDGER_ROUND, LE
 
 START_PAUSE_S: Final = 0.2
 FETCH_PAUSE_S: Final = 0.1
+HEARING: Final = "waits for a quorum to say which of its signatures they hold"
 RECENT_BLOCKS: Final = 256
 FETCHES_AT_ONCE: Final = 8
 OnExecuted = Callable[[list[Projected]], None]
@@ -135,6 +136,11 @@ class Node:
     @property
     def committed_height(self) -> int:
         return len(self.chain)
+
+    @property
+    def not_voting(self) -> str:
+        """Why this replica signs nothing now; empty while it takes part."""
+        return self.replica.halted or ("" if self._started else HEARING)
 
     # Running.
 

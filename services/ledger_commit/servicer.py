@@ -95,7 +95,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             published_height=self._watch.published.block_height if self._watch else 0,
             publisher=self._publisher.has_role if self._publisher else False,
             connected_peers=node.peers.connected,
-            not_voting=node.replica.halted,
+            not_voting=node.not_voting,
             lane_bytes=node.lane.waiting_bytes,
         )
 
