@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from claims.identifiers import date_of, npi_with_check_digit
@@ -118,7 +119,7 @@ class Person:
     """Payer → number on the card."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class World:
     seed: int
     today: int
@@ -129,20 +130,20 @@ class World:
     references: Mapping[str, PayerReference]
     """Without their rule set hash, which is that of the file."""
 
-    @property
+    @cached_property
     def insured(self) -> tuple[Person, ...]:
         """Who is covered today."""
         return tuple(person for person in self.people if person.last_day >= self.today)
 
-    @property
+    @cached_property
     def lapsed(self) -> tuple[Person, ...]:
         return tuple(person for person in self.people if person.last_day < self.today)
 
-    @property
+    @cached_property
     def excluded(self) -> tuple[Provider, ...]:
         return tuple(provider for provider in self.providers if provider.excluded_from_day is not None)
 
-    @property
+    @cached_property
     def usual(self) -> tuple[Provider, ...]:
         """Providers that are not excluded."""
         return tuple(provider for provider in self.providers if provider.excluded_from_day is None)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
@@ -111,9 +111,9 @@ class Assembly:
         for block in blocks:
             self._times[block.header.height] = block.header.time_ms
             self._times.pop(block.header.height - BLOCK_TIMES, None)
-            for outcome in block.execution.outcomes:
-                if isinstance(outcome, ClaimResult):
-                    LEDGER_COMMITTED_CLAIMS.labels(outcome.outcome.name).inc()
+            ends = Counter(o.outcome for o in block.execution.outcomes if isinstance(o, ClaimResult))
+            for outcome, count in ends.items():
+                LEDGER_COMMITTED_CLAIMS.labels(outcome.name).inc(count)
         self._to_project.extend(blocks)
         self._projectable.set()
         self.results.wake()

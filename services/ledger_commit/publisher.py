@@ -33,8 +33,11 @@ MAX_RESULTS: Final = 500
 """Results of one transaction."""
 MAX_BLOCKS: Final = 100
 IDLE_S: Final = 0.25
-LOADED_PAUSE_S: Final = 0.1
-"""Between transactions under load: each costs the broker a marker in every partition that it touched."""
+PAUSES_S: Final = (0.1, 0.25)
+"""Between transactions while there is something to publish, and under load: each costs the broker a marker in every partition
+that it touched."""
+LOADED_RESULTS: Final = 100
+"""In one transaction."""
 PAUSE_S: Final = 1.0
 
 
@@ -110,7 +113,7 @@ class Publisher(ConsumerRebalanceListener):
                 if not worked:
                     await self._results.wait(IDLE_S)
                 else:
-                    await asyncio.sleep(0 if worked >= MAX_RESULTS else LOADED_PAUSE_S)
+                    await asyncio.sleep(0 if worked >= MAX_RESULTS else PAUSES_S[worked >= LOADED_RESULTS])
         finally:
             await producer.stop()
 
