@@ -226,13 +226,19 @@ class Replica:
         voted = self.safety.last_vote
         if header.round < self.round:
             self._help(sender, header.round)
-        elif voted is not None and voted.block_id == identity:
-            if not self.halted:
-                self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
+        elif voted is not None and voted.round == header.round:
+            self._answer_again(sender, voted, identity)
         else:
             # As it stands in the tree, whose signature was checked.
             node = self.tree.node(identity)
             self._candidate = node.proposal if node else proposal
+
+    def _answer_again(self, sender: int, voted: VoteData, identity: bytes) -> None:
+        """For a round in which this replica voted: the same vote for the same block."""
+        if voted.block_id != identity:
+            self._emit(Report("double_proposal", sender, f"round {voted.round}"))
+        elif not self.halted:
+            self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
 
     def _is_sound(self, sender: int, proposal: Proposal) -> bool:
         """V1 and V2: form, signature and certificates."""

@@ -194,7 +194,7 @@ def test_v4_one_vote_a_round(bench: Bench) -> None:
 
 
 def test_v4_one_vote_a_round_after_a_restart(bench: Bench) -> None:
-    """The slot for the leader's first proposal is gone; the record is not."""
+    """The slot for the leader's first proposal is gone; the record is not, and it tells who shows two."""
     record = persisted(bench.propose(five()))[-1]
     again = Bench(
         me=2, safety=record, root=bench.replica.committed, known=[*bench.replica.executed.values()], blocks=[B4]
@@ -202,7 +202,7 @@ def test_v4_one_vote_a_round_after_a_restart(bench: Bench) -> None:
     for ref in GOOD["batches"]:
         again.step(BatchStored(ref))
     effects = again.propose(five(time_ms=NOW + 99))
-    assert (again.replica.round, votes(effects), reports(effects)) == (5, [], [])
+    assert (again.replica.round, votes(effects), reports(effects)) == (5, [], [("double_proposal", 1)])
 
 
 def test_v4_no_vote_after_a_timeout(bench: Bench) -> None:
