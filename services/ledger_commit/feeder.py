@@ -35,8 +35,10 @@ from runtime.topic_keys import SealedValueError, TopicKeys
 from runtime.topics import RETRY, SCORED, Topic
 
 GROUP: Final = "ledger-commit"
-POLL_MS: Final = 50
+POLL_MS: Final = 500
 POLL_RECORDS: Final = 100
+MAX_UNFINISHED: Final = 1000
+"""Records taken and not yet ordered, in the lane or waiting their turn; beyond that Kafka keeps what waits."""
 COMMIT_INTERVAL_S: Final = 0.5
 SESSION_TIMEOUT_MS: Final = 6000
 RETRY_TURN_S: Final = 1.5
@@ -79,6 +81,7 @@ class Feeder(ConsumerRebalanceListener):
         self._turn_s = turn_s
         self._seen = seen
         self._windows: dict[TopicPartition, AckWindow] = {}
+        self._fewer = asyncio.Event()
         self._generation = 0
         self._waiting: set[asyncio.Task[None]] = set()
         self._log = get_logger("feeder").bind(topic=topic.suffix)
@@ -86,24 +89,37 @@ class Feeder(ConsumerRebalanceListener):
     async def run(self) -> None:
         """Until cancelled."""
         self._consumer.subscribe(self._topics, listener=self)
-        await self._consumer.start()
         committing = asyncio.ensure_future(self._commit_now_and_then())
         try:
+            await self._consumer.start()
             while True:
-                await self._lane.room()
+                await self._room()
                 polled = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-                for partition, records in polled.items():
-                    for record in records:
-                        await self._take(partition, record)
+                await self._take_all([record for records in polled.values() for record in records])
         finally:
             committing.cancel()
             for task in self._waiting:
                 task.cancel()
             await self._consumer.stop()
 
-    async def _take(self, partition: TopicPartition, record: Any) -> None:
-        window = self._windows.setdefault(partition, AckWindow())
-        window.take(record.offset)
+    async def _room(self) -> None:
+        """Returns when there is room for another poll, here and in the lane."""
+        await self._lane.room()
+        while sum(map(len, self._windows.values())) >= MAX_UNFINISHED:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    async def _take_all(self, records: list[Any]) -> None:
+        """What is left of a poll when its partitions go is not taken: their next owner, who may be this one, reads it again."""
+        generation = self._generation
+        for record in records:
+            if generation != self._generation:
+                return
+            await self._take(record)
+
+    async def _take(self, record: Any) -> None:
+        partition = TopicPartition(record.topic, record.partition)
+        self._windows.setdefault(partition, AckWindow()).take(record.offset)
         finished = partial(self._finished, self._generation, partition, record.offset)
         if self._drop:
             self._log.warning("dropping_claims", offset=record.offset)
@@ -145,6 +161,7 @@ class Feeder(ConsumerRebalanceListener):
         """Ordered; counts only while the partition has not been away in between."""
         if generation == self._generation and partition in self._windows:
             self._windows[partition].finish(offset)
+            self._fewer.set()
 
     async def _commit_now_and_then(self) -> None:
         committed: dict[TopicPartition, int] = {}
@@ -170,6 +187,7 @@ class Feeder(ConsumerRebalanceListener):
         """What is in flight will still be ordered; the next owner reads it again, and the contract absorbs it."""
         self._generation += 1
         self._windows.clear()
+        self._fewer.set()
         self._log.info("partitions_revoked", count=len(list(revoked)))
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
