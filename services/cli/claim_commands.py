@@ -20,7 +20,7 @@ from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.status import TERMINAL, Status
 from cli.bootstrap import load_world
 from cli.claim_files import read_requests
-from cli.events import alerts, settlement_document, settlements, status_events
+from cli.events import alerts, reached, settlement_document, settlements, status_events
 from cli.failures import explain
 from cli.generator import Generator
 from cli.loading import Load, sessions_of
@@ -211,6 +211,7 @@ def load(
     session = open_session(run, PAYERS[0])
     seed = seed or 1 + secrets.randbelow(2**31)
     plan = iter(Generator(load_world(run), seed, planted=planted))
+    asyncio.run(intake_answers(session))  # the submitter is patient: it would wait for a network that is not there
     out.say(f"{claims} claims of seed {seed} at {rate:g} a second to {session.network.intake_address}")
     with out.progress() as bars:
         bar = bars.add_task("claims ended", total=claims)
@@ -229,6 +230,12 @@ def load(
     )
     if lost:
         raise typer.Exit(1)
+
+
+async def intake_answers(session: Session) -> None:
+    """Raises ConnectionError where nobody answers at intake's address."""
+    async with session.intake_channel() as channel:
+        await reached(channel, session.network.intake_address)
 
 
 def status_line(event: dict[str, Any]) -> str:

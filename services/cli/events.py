@@ -28,7 +28,7 @@ async def status_events(session: Session, control: str = "", cursor: str = "") -
     Raises ConnectionError where nobody answers from the beginning.
     """
     async with session.intake_channel() as channel:
-        await _reached(channel, session.network.intake_address)
+        await reached(channel, session.network.intake_address)
         async for event in tracked(channel, control, cursor):
             yield {
                 "control_number": event.control_number,
@@ -58,7 +58,7 @@ async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[
     Raises ConnectionError where nobody answers from the beginning.
     """
     async with session.replica_channel() as channel:
-        await _reached(channel, session.replica_address)
+        await reached(channel, session.replica_address)
         stub = ledger_pb2_grpc.LedgerServiceStub(channel)
 
         def opened(after: str) -> Any:
@@ -81,7 +81,7 @@ async def _resumed(opened: Callable[[str], Any], cursor: str) -> AsyncIterator[A
         await asyncio.sleep(RECONNECT_S)
 
 
-async def _reached(channel: grpc.aio.Channel, address: str) -> None:
+async def reached(channel: grpc.aio.Channel, address: str) -> None:
     """Returns when the server answers; a stream that waits for a network which is not there would say nothing."""
     try:
         await asyncio.wait_for(channel.channel_ready(), REACHED_WITHIN_S)

@@ -17,27 +17,28 @@ class Output:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._aside = Console(stderr=True, highlight=False, soft_wrap=True)
+        # What is shown comes from claims and errors: `lines[a]` is a place there and no style.
+        self._console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._aside = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def say(self, text: str) -> None:
         """A line for people; silent with --json."""
         if not self.as_json:
-            self._console.print(text, markup=False)
+            self._console.print(text)
 
     def error(self, text: str) -> None:
         """To standard error, in either form."""
         if self.as_json:
             print(json.dumps({"error": text}), file=sys.stderr)
         else:
-            self._aside.print(f"error: {text}", markup=False, style="red")
+            self._aside.print(f"error: {text}", style="red")
 
     def document(self, document: Mapping[str, Any], text: str = "") -> None:
         """One document, or its text for people."""
         if self.as_json:
             print(json.dumps(document), flush=True)
         else:
-            self._console.print(text or "  ".join(f"{k}={v}" for k, v in document.items()), markup=False)
+            self._console.print(text or "  ".join(f"{k}={v}" for k, v in document.items()))
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]], empty: str = "nothing") -> None:
         """Rows with the same keys."""
@@ -46,7 +47,7 @@ class Output:
                 print(json.dumps(row), flush=True)
             return
         if not rows:
-            self._console.print(f"{title}: {empty}", markup=False)
+            self._console.print(f"{title}: {empty}")
             return
         table = Table(
             title=title,
@@ -66,7 +67,7 @@ class Output:
     def aside(self, text: str) -> None:
         """A remark for people, on standard error; silent with --json."""
         if not self.as_json:
-            self._aside.print(text, markup=False)
+            self._aside.print(text)
 
     def progress(self) -> Progress:
         """A progress bar on standard error."""
