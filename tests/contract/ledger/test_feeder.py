@@ -56,7 +56,7 @@ async def test_a_record_ordered_before_an_earlier_one_is_not_acknowledged_alone(
     feeding.feed(member, feeding.scored)
     for count, entry in enumerate(sent, start=1):  # a batch each
         await feeding.send(feeding.scored, [entry], 0)
-        await eventually(lambda n=count: len(member.announced), count)
+        await eventually(lambda: len(member.announced), count)
     assert member.order(1, 2) == sent[1:]
     await asyncio.sleep(SETTLE_S)
     assert await feeding.acknowledged(feeding.scored) == [0, 0]

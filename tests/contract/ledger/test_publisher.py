@@ -73,7 +73,7 @@ async def test_two_publishers_after_one_another_publish_what_one_would_have(
     publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each result with its proof to each of its parties, each step, each certified block: once, in order, without a gap."""
-    monkeypatch.setattr(publisher, "LOADED_PAUSE_S", 0.05)
+    monkeypatch.setattr(publisher, "PAUSES_S", (0.05, 0.05))
     blocks = history(ROUNDS)
     executors = [await publishing.executor(*blocks[:12]), await publishing.executor(*blocks[:12])]
     standing = [publishing.stand(executor) for executor in executors]
