@@ -25,10 +25,12 @@ from claim_intake.wire import Findings, claim_of, unknown_fields
 from claimledger.intake.v1 import intake_pb2
 from claims.finding import Finding
 from claims.identifiers import day_of
+from claims.quick import quick
 from runtime.network import Network
 from runtime.topics import bucket_of
 
 _DRAW_BYTES: Final = 16 + 32 + 56
+_candidate = quick(Candidate)
 """claim_ref, salt, and what `seal` needs."""
 
 
@@ -79,7 +81,7 @@ class Acceptance:
         claim_ref, salt = draw[:16], draw[16:48]
         now_ms = self._clock_ms()
         key = self._keys.current(header.payer, submission.organisation)
-        return Candidate(
+        return _candidate(
             fingerprint=fingerprint(self._tenant(submission.organisation), submission.client_key, submission.canonical),
             claim_ref=claim_ref,
             version=FIRST_VERSION,

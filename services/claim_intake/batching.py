@@ -12,6 +12,7 @@ from typing import Final
 from claim_intake.store.accepting import Candidate
 from claimledger.events.v1 import events_pb2
 from claims.claim import ACCEPTED_CLAIM, AcceptedClaim
+from claims.quick import quick
 from claims.status import STEP_OF, Status
 from runtime.stage import Out
 from runtime.topics import RAW_STATUS, SUBMITTED, bucket_of
@@ -45,13 +46,16 @@ class SubmittedRecord:
     rows: tuple[tuple[int, int], ...]
 
 
+_accepted_claim, _emission = quick(AcceptedClaim), quick(Emission)
+
+
 def emission_of(claim_id: int, candidate: Candidate) -> Emission:
     """The first emission of a claim that was just accepted."""
-    accepted = AcceptedClaim(
+    accepted = _accepted_claim(
         candidate.claim_ref, candidate.version, candidate.submitter, candidate.received_day, candidate.salt,
         candidate.sealed.digest, candidate.canonical,
     )  # fmt: skip
-    return Emission(
+    return _emission(
         claim_id, 1, candidate.claim_ref, candidate.version, candidate.submitter, candidate.payer, candidate.bucket,
         candidate.received_ms, ACCEPTED_CLAIM.encode(accepted),
     )  # fmt: skip

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from claims.claim import ClaimRef, OrganisationId, commitment, padded
 from claims.encoding import U8, U16, Bytes, Codec, Fixed, Hash, Many, Text
+from claims.quick import quick
 
 SUITE_AES_256_GCM: Final = 1
 SCHEMA: Final = "claimledger.claims.v1.Claim/canonical/1"
@@ -128,6 +129,9 @@ def new_wrapping_key(
     return WrappingKey(key_id, key, payer, submitter, WRAP_LIST.encode(WrapList(wraps)))
 
 
+_envelope_header, _envelope, _sealed_claim = quick(EnvelopeHeader), quick(Envelope), quick(SealedClaim)
+
+
 def open_wrapping_key(
     key_id: bytes, payer: str, submitter: str, wraps: bytes, organisation: str, service: str, private: X25519PrivateKey
 ) -> WrappingKey:
@@ -150,14 +154,14 @@ def seal(
     key, nonce, wrap_nonce = draw[:_KEY_BYTES], draw[_KEY_BYTES : _KEY_BYTES + _NONCE_BYTES], draw[-_NONCE_BYTES:]
     bound = commitment(salt, canonical)
     header = ENVELOPE_HEADER.encode(
-        EnvelopeHeader(
+        _envelope_header(
             SUITE_AES_256_GCM, chain_id, claim_ref, version, bound, hashlib.sha256(key).digest(), under.payer, SCHEMA
         )
     )
     ciphertext = AESGCM(key).encrypt(nonce, padded(canonical), header)
-    envelope = ENVELOPE.encode(Envelope(header, nonce, ciphertext))
+    envelope = ENVELOPE.encode(_envelope(header, nonce, ciphertext))
     wrap = wrap_nonce + AESGCM(under.key).encrypt(wrap_nonce, key + salt, _wrap_context(claim_ref, version))
-    return SealedClaim(envelope, wrap, bound, hashlib.sha256(envelope).digest())
+    return _sealed_claim(envelope, wrap, bound, hashlib.sha256(envelope).digest())
 
 
 def unseal(envelope: bytes, key_wrap: bytes, claim_ref: bytes, version: int, under: WrappingKey) -> tuple[bytes, bytes]:

@@ -5,11 +5,13 @@ import asyncio
 from sqlalchemy import text
 
 from claim_intake.evidence import Verify
+from claim_intake.feed import NAME as FEED
 from claim_intake.feed import StatusFeed
 from claim_intake.keeper import Keeper
 from claim_intake.projector import Projector
 from claim_intake.rounds import Rounds
 from claim_intake.wiring import AlreadyRunningError, Ground, now_ms, only_one
+from runtime.metrics import STAGE_LAG
 from runtime.process import announce, run_until
 
 _LOCK_NUMBER = 0x70726F6A
@@ -42,6 +44,7 @@ async def _work(ground: Ground, stop: asyncio.Event, verify: Verify) -> None:
     rounds = Rounds(ground.database, now_ms)
     await rounds.start()
     feed = StatusFeed(ground, rounds.recent_after, now_ms)
+    STAGE_LAG.labels(FEED).set_function(lambda: max(0, rounds.last_event_id - feed.position))
     projector = Projector(ground, rounds, feed.wake, now_ms)
     keeper = Keeper(ground, verify, now_ms)
     await run_until(stop, projector.run(), feed.run(), keeper.run(), keeper.watch())

@@ -13,7 +13,7 @@ from claim_intake.store.projecting import Partition
 from runtime.dlq import dead_letter
 from runtime.kafka import SealingProducer, make_consumer
 from runtime.log import get_logger
-from runtime.metrics import DEAD_LETTERS
+from runtime.metrics import DEAD_LETTERS, STAGE_LAG, STAGE_PARTITIONS
 from runtime.stage import DataError
 from runtime.topic_keys import SealedValueError, TopicKeys
 from runtime.topics import NamedTopic
@@ -58,16 +58,27 @@ class OffsetReader:
             self._consumer.seek(partition, offset)
         if fresh := [p for p in partitions if p not in known]:
             await self._consumer.seek_to_beginning(*fresh)
+        STAGE_PARTITIONS.labels(self._name).set(len(partitions))
 
     async def stop(self) -> None:
         await self._consumer.stop()
 
     async def poll(self, timeout_ms: int) -> Poll:
-        """What has come, at most POLL_RECORDS."""
+        """What has come, at most POLL_RECORDS; what came before has been dealt with."""
+        await self._observe_lag()
         polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=POLL_RECORDS)
         records = [record for some in polled.values() for record in some]
         offsets = {(p.topic, p.partition): some[-1].offset + 1 for p, some in polled.items() if some}
         return Poll(records, offsets)
+
+    async def _observe_lag(self) -> None:
+        """The position is behind the markers of transactions too, which the offsets in the database are not."""
+        lag = 0
+        for partition in self._consumer.assignment():
+            end = self._consumer.highwater(partition)
+            if end is not None:
+                lag += max(0, end - await self._consumer.position(partition))
+        STAGE_LAG.labels(self._name).set(lag)
 
     def topic_of(self, record: Any) -> NamedTopic:
         """The table's topic of a record; `tenant` says whose it is."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 SHORTEST_MS: Final = 20
-RATE_PER_MS: Final = 15
-"""Claims a second for which a leader gathers one millisecond longer: 100 ms at 1,500 a second."""
+RATE_PER_MS: Final = 10
+"""Claims a second for which a leader gathers one millisecond longer: 150 ms at 1,500 a second."""
 MEMORY_MS: Final = 1_000
 
 

@@ -55,9 +55,10 @@ def settlement_records(proven: Iterable[Proven], organisations: frozenset[str]) 
     """One record for each party that is an organisation of the network."""
     outs = []
     for item in proven:
+        subject = control_number(item.result.claim_ref).encode()
         for organisation, part in parties_of(item.result):
             if organisation in organisations:
-                headers = (("party", part.encode()), ("ce_subject", control_number(item.result.claim_ref).encode()))
+                headers = (("party", part.encode()), ("ce_subject", subject))
                 topic = SETTLEMENTS.name(organisation)
                 event = f"{item.leaf}/{part}"
                 outs.append(Out(topic, item.result.claim_ref, item.proof, SETTLEMENTS.schema, event, headers=headers))

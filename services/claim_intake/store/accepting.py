@@ -19,6 +19,7 @@ from claim_intake.store.tables import (
     WrappingKeyRow,
     table_of,
 )
+from claims.quick import quick
 from runtime.bulk import Bulk, Row, insert, insert_or_ignore
 
 _CLAIM: Final = table_of(ClaimRow)
@@ -70,6 +71,9 @@ class Decision:
     """0 unless new."""
 
 
+_decided = quick(Decision)
+
+
 async def accept(
     connection: AsyncConnection, candidates: Sequence[Candidate], lease_until_ms: int, due_ms: int
 ) -> list[Decision]:
@@ -104,7 +108,7 @@ async def _spend_keys(connection: AsyncConnection, candidates: Sequence[Candidat
     rows = [(c.fingerprint.key, c.fingerprint.body, c.claim_ref, c.version) for c in candidates]
     added = await _SPEND_KEYS.run(connection, rows)
     if added == len(rows):  # only SQLite counts the rows of many inserts
-        return [Decision(Verdict.NEW, c.claim_ref, c.version, first_id + i) for i, c in enumerate(candidates)]
+        return [_decided(Verdict.NEW, c.claim_ref, c.version, first_id + i) for i, c in enumerate(candidates)]
     kept = await _kept_keys(connection, [c.fingerprint.key for c in candidates])
     return [_decision(c, first_id + i, kept[c.fingerprint.key]) for i, c in enumerate(candidates)]
 
@@ -119,7 +123,7 @@ async def _kept_keys(connection: AsyncConnection, keys: Sequence[bytes]) -> dict
 
 def _decision(candidate: Candidate, claim_id: int, kept: Any) -> Decision:
     judged = verdict(candidate.claim_ref, candidate.fingerprint.body, bytes(kept.claim_ref), bytes(kept.body))
-    return Decision(judged, bytes(kept.claim_ref), kept.version, claim_id if judged is Verdict.NEW else 0)
+    return _decided(judged, bytes(kept.claim_ref), kept.version, claim_id if judged is Verdict.NEW else 0)
 
 
 async def _insert_new(
