@@ -23,7 +23,7 @@ from claims.status import StatusEvent
 from runtime.kafka import SealingProducer, confirmed, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_OUTPUTS
-from runtime.stage import Out
+from runtime.stage import Out, make_out
 from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
 
 NAME: Final = "claim-intake-status-feed"
@@ -164,12 +164,12 @@ def records_of(events: Sequence[StatusEvent], organisations: frozenset[str], buc
         partition = last[key][3] if key in last else bucket_of(key, buckets)
         last[key] = (event, value, event_id, partition)
         outs += [
-            Out(names[party][0], key, value, STATUS.schema, event_id, partition)
+            make_out(names[party][0], key, value, STATUS.schema, event_id, partition)
             for party in _parties(event, organisations)
         ]
     for key, (event, value, event_id, partition) in last.items():
         outs += [
-            Out(names[party][1], key, value, LATEST_STATUS.schema, event_id, partition)
+            make_out(names[party][1], key, value, LATEST_STATUS.schema, event_id, partition)
             for party in _parties(event, organisations)
         ]
     return outs

@@ -14,7 +14,7 @@ from claims.result import ClaimResult, Outcome
 from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status
 from claims.transaction import ReasonClass, RefusalReason
 from runtime import status_batches
-from runtime.stage import Out
+from runtime.stage import Out, make_out
 from runtime.topics import BLOCKS, PUBLISHER, SETTLEMENTS
 
 CURSOR_KEY: Final = b"cursor"
@@ -61,7 +61,9 @@ def settlement_records(proven: Iterable[Proven], organisations: frozenset[str]) 
                 headers = (("party", part.encode()), ("ce_subject", subject))
                 topic = SETTLEMENTS.name(organisation)
                 event = f"{item.leaf}/{part}"
-                outs.append(Out(topic, item.result.claim_ref, item.proof, SETTLEMENTS.schema, event, headers=headers))
+                outs.append(
+                    make_out(topic, item.result.claim_ref, item.proof, SETTLEMENTS.schema, event, headers=headers)
+                )
     return outs
 
 

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from claims.quick import quick
+
 S = TypeVar("S")
 M = TypeVar("M")
 Headers = tuple[tuple[str, bytes], ...]
@@ -64,6 +66,10 @@ class Out:
     headers: Headers = field(default=())
     sealed: bool = True
     """False for topics that the table declares public."""
+
+
+make_out = quick(Out)
+"""For what goes out several times a claim."""
 
 
 class Stage(Generic[S, M]):

@@ -57,8 +57,9 @@ class Topic:
 
     def name(self, tenant: str = "") -> str:
         """The topic's name for one payer or organisation; common topics take no tenant."""
-        prefix = {Scope.PAYER: f"p.{tenant}.", Scope.ORGANISATION: f"org.{tenant}.", Scope.COMMON: ""}[self.scope]
-        return prefix + self.suffix
+        if self.scope is Scope.COMMON:
+            return self.suffix
+        return f"{'p' if self.scope is Scope.PAYER else 'org'}.{tenant}.{self.suffix}"
 
 
 SUBMITTED: Final = Topic(
