@@ -20,8 +20,8 @@ MAX_CLAIMS: Final = 2_000
 """Claims in one transaction."""
 MAX_WAITING: Final = 20_000
 """Claims that may wait for the writer."""
-LOADED_CLAIMS: Final = 20
-LOADED_GATHER_S: Final = 0.02
+LOADED_CLAIMS: Final = 50
+LOADED_GATHER_S: Final = 0.05
 """After a transaction of at least LOADED_CLAIMS the next one waits so long for company: each costs two syncs, and the projector's
 process its cached pages."""
 IDLE_FINISH_SECONDS: Final = 0.1
