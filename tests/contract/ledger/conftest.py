@@ -30,16 +30,12 @@ class Replicas:
     network: Network
     _running: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = field(default_factory=dict)
 
-    def start(self, *organisations: str) -> None:
+    def start(self, *organisations: str, **changes: Any) -> None:
+        """Without Kafka, unless the settings are changed."""
+        usual = {"run": self.run, "replica_feed": False, "replica_publish": False, "metrics_port": 0}
         for organisation in organisations:
             stop = asyncio.Event()
-            settings = ReplicaSettings(
-                run=self.run,
-                replica_organisation=organisation,
-                replica_feed=False,
-                replica_publish=False,
-                metrics_port=0,
-            )
+            settings = ReplicaSettings(**{**usual, **changes, "replica_organisation": organisation})
             self._running[organisation] = (stop, asyncio.create_task(run_replica(settings, stop)))
 
     async def stop(self, *organisations: str) -> None:

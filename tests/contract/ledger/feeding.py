@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from claimledger.events.v1 import events_pb2
@@ -25,7 +26,7 @@ from runtime.network import Network, Organisation
 from runtime.stage import Out
 from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, NamedTopic, Topic
-from tests.contract.ledger.publishing import ended, keys_in
+from tests.contract.ledger.publishing import ended, keys_in, own
 from tests.fixtures.ledger_world import CHAIN_ID, LedgerWorld, claim, line, scored_entry
 
 PAYER = "aurora"
@@ -127,14 +128,8 @@ class Feeding:
 
     async def acknowledged(self, topic: Topic, group: str = "shared") -> list[int]:
         """The group's offset in each partition, 0 where it has none."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
-        await admin.start()
-        try:
-            told = await admin.list_consumer_group_offsets(f"{self.prefix}.{group}")
-        finally:
-            await admin.close()
-        places = [TopicPartition(topic.name(PAYER), partition) for partition in range(PARTITIONS)]
-        return [max(0, told[place].offset) if place in told else 0 for place in places]
+        told = await acknowledged(self.kafka, f"{self.prefix}.{group}")
+        return [told.get(TopicPartition(topic.name(PAYER), partition), 0) for partition in range(PARTITIONS)]
 
     async def until_acknowledged(self, topic: Topic, wanted: list[int], group: str = "shared") -> None:
         async with asyncio.timeout(15):
@@ -145,6 +140,19 @@ class Feeding:
         """The results of a block of these entries."""
         outcomes = self.world.block(*ordered).outcomes
         return [outcome for outcome in outcomes if isinstance(outcome, ClaimResult)]
+
+
+async def acknowledged(kafka: str, group: str) -> dict[TopicPartition, int]:
+    """The offsets that a group has committed; of a new group there is no word at first."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        told = await admin.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:
+        return {}
+    finally:
+        await admin.close()
+    return {place: at.offset for place, at in told.items() if at.offset >= 0}
 
 
 async def eventually(found: Callable[[], Any], wanted: Any, seconds: float = 15) -> None:
@@ -159,7 +167,7 @@ async def eventually(found: Callable[[], Any], wanted: Any, seconds: float = 15)
 @contextlib.asynccontextmanager
 async def opened(kafka: str, directory: Path, prefix: str) -> AsyncIterator[Feeding]:
     """With its topics made, and a plan and its members on the ledger."""
-    scored, retry = (replace(row, suffix=f"{prefix}.{row.suffix}") for row in (SCORED, RETRY))
+    scored, retry = own(SCORED, prefix), own(RETRY, prefix)
     await create_topics(kafka, [NamedTopic(scored, PAYER), NamedTopic(retry, PAYER)], PARTITIONS)
     keys = keys_in(directory)
     async with SealingProducer(make_producer(kafka, "test"), keys, "test") as producer:

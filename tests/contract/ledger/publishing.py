@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from claimledger.events.v1 import events_pb2
@@ -65,6 +66,11 @@ ME = "aurora/replica"
 Block = tuple[bytes, ...]
 
 
+def own(row: Topic, prefix: str) -> Topic:
+    """The row under a name of one test alone."""
+    return replace(row, suffix=f"{prefix}.{row.suffix}")
+
+
 @dataclass(frozen=True)
 class Names:
     """Rows of the topic table and the publisher's name, for one test alone."""
@@ -77,10 +83,10 @@ class Names:
 
     @classmethod
     def of(cls, prefix: str) -> "Names":
-        def own(row: Topic) -> Topic:
-            return replace(row, suffix=f"{prefix}.{row.suffix}")
-
-        return cls(own(PUBLISHER), own(BLOCKS), own(SETTLEMENTS), own(RAW_STATUS), f"{prefix}.publisher")
+        publisher, blocks, settlements, raw_status = (
+            own(row, prefix) for row in (PUBLISHER, BLOCKS, SETTLEMENTS, RAW_STATUS)
+        )
+        return cls(publisher, blocks, settlements, raw_status, f"{prefix}.publisher")
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on, in this process."""
@@ -296,15 +302,19 @@ class Publishing:
                 await asyncio.sleep(0.05)
         return await self.published()
 
-    async def members(self, group: str) -> int:
-        """How many stand in a consumer group."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
-        await admin.start()
-        try:
-            (answer,) = await admin.describe_consumer_groups([group])
-            return len(answer.groups[0][5])
-        finally:
-            await admin.close()
+
+async def members(kafka: str, group: str) -> int:
+    """How many stand in a consumer group, once it has handed out its partitions; of a new one there is no word at first."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_consumer_groups([group])
+    except GroupCoordinatorNotAvailableError:
+        return 0
+    finally:
+        await admin.close()
+    _, _, state, _, _, found, *_ = answer.groups[0]
+    return len(found) if state == "Stable" else 0
 
 
 def steps_in(batch: bytes) -> list[Step]:

@@ -26,6 +26,7 @@ from tests.contract.ledger.publishing import (
     Publishing,
     due,
     history,
+    members,
     opened,
     progress_of,
     true,
@@ -179,13 +180,13 @@ async def test_a_fenced_publisher_leaves_the_group_and_its_open_transaction_is_s
         fenced = publishing.stand(executor)
         await asyncio.wait_for(sent.wait(), 15)
         group = publishing.names.group
-        assert await publishing.members(group) == 1
+        assert await members(publishing.kafka, group) == 1
         successor = make_producer(publishing.kafka, "test", transactional_id=group)
         await successor.start()
         taken_over.set()
         await true(lambda: not fenced.has_role)
         async with asyncio.timeout(5):
-            while await publishing.members(group):
+            while await members(publishing.kafka, group):
                 await asyncio.sleep(0.05)
         await successor.stop()
     assert [e["event"] for e in logs if e["log_level"] == "warning"] == ["fenced"]
