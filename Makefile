@@ -31,8 +31,9 @@ $(LOCKED): requirements.lock pyproject.toml
 		awk '/^[^ #]/ {mine = /^uv==/} mine' requirements.lock > $(VENV)/uv.txt; \
 		$(PY) -m pip install --disable-pip-version-check -q --require-hashes --no-deps -r $(VENV)/uv.txt; }
 	@echo "installing the locked packages"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --require-hashes --compile-bytecode requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@$(PY) -m compileall -q services proto/python # ten processes start at once, and not every machine lets them keep it
 	@touch $@
 
 $(KAFKA): deploy/kafka/pom.xml deploy/kafka/sha256sums | $(LOCKED)
