@@ -78,7 +78,7 @@ class Assembly:
             recipients_of(network),
         )
         self._times: dict[int, int] = {}
-        self.results = ProvenResults(self.ledger, self.projection, lambda height: self._times.get(height, 0))
+        self.results = ProvenResults(self.ledger, self.projection, self._times.get)
         self.seen = SeenRecords()
         self.node = Node(
             index,
@@ -136,7 +136,7 @@ class Assembly:
         if newest > len(rebuilt):
             await self.projection.clear()
             newest = 0
-        for block in rebuilt:
+        for block in rebuilt[-BLOCK_TIMES:]:
             self._times[block.header.height] = block.header.time_ms
         for start in range(newest, len(rebuilt), PROJECTION_GROUP):
             await self.projection.append(rebuilt[start : start + PROJECTION_GROUP])

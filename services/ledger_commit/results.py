@@ -31,9 +31,12 @@ def block_message(row: LedgerBlock) -> ledger_pb2.Block:
 
 
 class ProvenResults:
-    """Reads results by leaf. `wake` is called when more of them can be proven."""
+    """Reads results by leaf. `wake` is called when more of them can be proven.
 
-    def __init__(self, ledger: Ledger, projection: Projection, time_of: Callable[[int], int]) -> None:
+    `time_of` gives the times of late blocks; those of older ones are in the projection.
+    """
+
+    def __init__(self, ledger: Ledger, projection: Projection, time_of: Callable[[int], int | None]) -> None:
         self._ledger = ledger
         self._projection = projection
         self._time_of = time_of
@@ -70,10 +73,23 @@ class ProvenResults:
     ) -> tuple[list[Proven], int]:
         """The wanted ones of the claims' results from a leaf on, and the next leaf to go on from."""
         bodies = await self.bodies(first, count)
-        items = []
-        for leaf, body in enumerate(bodies, start=first):
-            if body[0] == CLAIM_RESULT_VERSION and wanted(result := CLAIM_RESULT.decode(body)):
+        claims = [
+            (leaf, body, CLAIM_RESULT.decode(body))
+            for leaf, body in enumerate(bodies, start=first)
+            if body[0] == CLAIM_RESULT_VERSION
+        ]
+        times = await self._times({result.height for _, _, result in claims})
+        items: list[Proven] = []
+        for leaf, body, result in claims:
+            if result.height not in times:
+                return items, leaf  # executed this moment in the worker thread, and not yet told of on the loop
+            if wanted(result):
                 proof = self._ledger.prove(leaf, body)
                 assert proof is not None, "leaves below the proven size have an anchor"
-                items.append(Proven(leaf, result, proof.SerializeToString(), self._time_of(result.height)))
+                items.append(Proven(leaf, result, proof.SerializeToString(), times[result.height]))
         return items, first + len(bodies)
+
+    async def _times(self, heights: set[int]) -> dict[int, int]:
+        late = {height: time_ms for height in heights if (time_ms := self._time_of(height)) is not None}
+        older = heights - late.keys()
+        return late | await self._projection.times(older) if older else late

@@ -4,7 +4,7 @@ Rows are written with Core in one transaction for a group of blocks; the newest 
 has come. SQLite runs with synchronous=FULL: without it a power loss can leave a file that no longer opens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +122,13 @@ class Projection:
         """Blocks by height, ascending."""
         query = select(LedgerBlock).where(_column(LedgerBlock.height) >= first).order_by(_column(LedgerBlock.height))
         return [LedgerBlock(**row) for row in await self._rows(query.limit(count), LedgerBlock)]
+
+    async def times(self, heights: Collection[int]) -> dict[int, int]:
+        """When the blocks of these heights were made, as far as they are here."""
+        height, time_ms = _column(LedgerBlock.height), _column(LedgerBlock.time_ms)
+        async with self.engine.connect() as connection:
+            found = await connection.execute(select(height, time_ms).where(height.in_(heights)))
+            return {row.height: row.time_ms for row in found}
 
     async def results(self, first_leaf: int, count: int) -> list[LedgerResult]:
         """Leaves in order."""

@@ -13,7 +13,8 @@ import pytest
 
 from ledger_commit import publisher
 from runtime import kafka
-from tests.contract.ledger.publishing import Names, Publishing, history, keys_in
+from tests.contract.ledger.publishing import Names, Publishing, keys_in
+from tests.fixtures.executed import history
 
 
 async def main(plan: dict[str, Any]) -> None:

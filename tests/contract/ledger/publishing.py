@@ -21,30 +21,19 @@ from claimledger.events.v1 import events_pb2
 from claimledger.ledger.v1 import ledger_pb2
 from claims.result import CLAIM_RESULT
 from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status
-from claims.transaction import Disposition, RefusalReason, ReviewDecision
+from claims.transaction import RefusalReason
 from ledger_commit import cursor, publications, publisher
-from ledger_commit.consensus.messages import ZERO, Header, QuorumCert, VoteData, block_id
 from ledger_commit.cursor import Progress, PublishingWatch
-from ledger_commit.ledger import Ledger
 from ledger_commit.publisher import Publisher
-from ledger_commit.results import CLAIM_RESULT_VERSION, ProvenResults, block_message
-from ledger_commit.settlement import Execution
-from ledger_commit.store import Projected, Projection
+from ledger_commit.results import CLAIM_RESULT_VERSION, block_message
 from runtime import status_batches
 from runtime.dlq import read_to_end
 from runtime.kafka import create_topics, make_consumer
 from runtime.network import Network, Organisation
 from runtime.topic_keys import KEY_ID, TopicKeys
 from runtime.topics import BLOCKS, PUBLISHER, RAW_STATUS, SETTLEMENTS, NamedTopic, Topic
-from tests.fixtures.ledger_world import (
-    CHAIN_ID,
-    ORGANISATIONS,
-    LedgerWorld,
-    claim,
-    genesis,
-    line,
-    scored_entry,
-)
+from tests.fixtures.executed import Block, Executor, time_of
+from tests.fixtures.ledger_world import CHAIN_ID, ORGANISATIONS
 
 PAYERS = ("aurora", "borealis", "cygnus")
 NETWORK = Network(
@@ -60,10 +49,7 @@ NETWORK = Network(
     pricing_keys={},
     npi_organisations={},
 )
-CERTIFICATE = QuorumCert(VoteData(0, 1, ZERO, ZERO, 0, ZERO), b"\x07", bytes(96))
-"""Nobody signed it: what is published of it is bytes."""
 ME = "aurora/replica"
-Block = tuple[bytes, ...]
 
 
 def own(row: Topic, prefix: str) -> Topic:
@@ -103,78 +89,6 @@ class Names:
         common = [NamedTopic(row, "") for row in (self.publisher, self.blocks)]
         settlements = [NamedTopic(self.settlements, o) for o in ORGANISATIONS]
         return [*common, *settlements, *(NamedTopic(self.raw_status, p) for p in PAYERS)]
-
-
-class _Recording(LedgerWorld):
-    """Keeps the blocks that it executes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks: list[Block] = []
-
-    def block(self, *entries: bytes) -> Execution:
-        self.blocks.append(entries)
-        return super().block(*entries)
-
-
-def history(rounds: int) -> list[Block]:
-    """A plan and its members, then in each round every kind of outcome, a repeat that is absorbed, and an empty block."""
-    world = _Recording()
-    world.plan()
-    world.enroll("ada", "ben")
-    for n in range(rounds):
-        paid = claim(f"paid-{n}", [line()])
-        fresh = scored_entry([paid, claim(f"sent-{n}", [line()], "ben", submitter="riverside")])
-        denied = claim(f"denied-{n}", [line(denial_carc="50")], disposition=Disposition.DENY)
-        changed = replace(paid, commitment=hashlib.sha256(b"another").digest())
-        elsewhere = claim(f"borealis-{n}", [line()], payer="borealis", submitter="meridian")
-        world.block(fresh, scored_entry([elsewhere], "borealis"))
-        world.block(scored_entry([denied, claim(f"held-{n}", [line()])], pend=[1]))
-        world.block(fresh, scored_entry([changed]))
-        world.block()
-        world.review(f"held-{n}", ReviewDecision.RELEASE)
-    world.block()
-    return world.blocks
-
-
-class Executor:
-    """A replica's ledger and projection, told what was committed. Two blocks of three are committed directly."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True)
-        self.ledger = Ledger(genesis(), CHAIN_ID)
-        self.projection = Projection(f"sqlite:///{directory}/projection.db")
-        self.results = ProvenResults(self.ledger, self.projection, time_of)
-        self.height = 0
-
-    @property
-    def progress(self) -> Progress:
-        return Progress(self.results.size, self.height)
-
-    async def execute(self, *blocks: Block) -> None:
-        for entries in blocks:
-            header = self._header()
-            first_leaf = len(self.ledger.state.results)
-            execution = self.ledger.execute(header, entries)
-            direct = CERTIFICATE if header.height % 3 else None
-            if direct:
-                self.ledger.anchor(header, direct)
-            row = Projected(header, block_id(header), "aurora", direct, 1, len(entries), first_leaf, execution)
-            await self.projection.append([row])
-            self.height = header.height
-        self.results.wake()
-
-    def _header(self) -> Header:
-        """As of the block before, whose results it proves."""
-        before, height = self.ledger.executed, self.height + 1
-        return Header(
-            CHAIN_ID, 1, 0, height, height, 0, ZERO, ZERO, ZERO, ZERO, time_of(height), before.height, before.state_root,
-            before.results_size, before.results_root, ZERO, 0, ZERO, ZERO, ZERO,
-        )  # fmt: skip
-
-
-def time_of(height: int) -> int:
-    return 1_700_000_000_000 + height
 
 
 Settled = tuple[str, bytes]

@@ -25,12 +25,12 @@ from tests.contract.ledger.publishing import (
     Published,
     Publishing,
     due,
-    history,
     members,
     opened,
     progress_of,
     true,
 )
+from tests.fixtures.executed import history
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).resolve().parents[3]
