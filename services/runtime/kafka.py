@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final, Self
 
@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from runtime.log import get_logger
 from runtime.stage import Out
-from runtime.topic_keys import TopicKeys
+from runtime.topic_keys import Sealer, TopicKeys
 from runtime.topics import DEAD_LETTER_RETENTION_MS, NamedTopic, bucket_of
 
 MAX_RECORD_BYTES: Final = 1_000_000
@@ -170,28 +170,23 @@ def cloud_event(
     event_id: str, event_type: str, source: str, time_ms: int, traceparent: bytes | None = None
 ) -> list[tuple[str, bytes]]:
     """The headers of an event. `event_type` is the schema's full name; `time_ms` is since 1970-01-01 UTC."""
-    headers = [*_fixed_headers(event_type, source), ("ce_time", _when(time_ms)), ("ce_id", event_id.encode())]
+    headers = [*_fixed_headers(event_type, source, time_ms), ("ce_id", event_id.encode())]
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     return headers
 
 
 @lru_cache(maxsize=64)
-def _fixed_headers(event_type: str, source: str) -> tuple[tuple[str, bytes], ...]:
-    """What all events of a type from one source share."""
+def _fixed_headers(event_type: str, source: str, time_ms: int) -> tuple[tuple[str, bytes], ...]:
+    """What the events of a batch share; the time is RFC 3339 in UTC."""
+    when = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")
     return (
         ("ce_specversion", b"1.0"),
         ("ce_type", event_type.encode()),
         ("ce_source", source.encode()),
         ("content-type", CONTENT_TYPE.encode()),
+        ("ce_time", when.replace("+00:00", "Z").encode()),
     )
-
-
-@lru_cache(maxsize=16)
-def _when(time_ms: int) -> bytes:
-    """RFC 3339 in UTC; the records of a batch share their time."""
-    when = datetime.datetime.fromtimestamp(time_ms / 1000, datetime.UTC).isoformat(timespec="milliseconds")
-    return when.replace("+00:00", "Z").encode()
 
 
 def new_traceparent() -> bytes:
@@ -235,8 +230,7 @@ class SealingProducer:
         futures = []
         for (topic, partition), records in groups.items():
             batch = self.producer.create_batch()
-            for out in records:
-                record = self._record(out, time_ms, traceparent)
+            for record in self._records(topic, records, time_ms, traceparent):
                 if batch.append(timestamp=time_ms, **record) is None:
                     futures.append(await self.producer.send_batch(batch, topic, partition=partition))
                     batch = self.producer.create_batch()
@@ -248,16 +242,23 @@ class SealingProducer:
         """The key's bucket over the topic's partitions."""
         return bucket_of(out.key, len(await self.producer.partitions_for(out.topic)))
 
-    def _record(self, out: Out, time_ms: int, traceparent: bytes | None) -> dict[str, Any]:
-        headers = cloud_event(out.event_id, out.schema, self._source, time_ms, traceparent)
-        value = out.value
-        if value is not None and out.sealed:
-            value, key_headers = self._keys.seal(out.topic, out.key, out.schema, value)
-            headers += key_headers
-        if value is not None and len(value) > MAX_RECORD_BYTES:
-            raise ValueError(f"a record of {len(value)} bytes for {out.topic}, at most {MAX_RECORD_BYTES} are allowed")
-        headers += out.headers
-        return {"key": out.key, "value": value, "headers": headers}
+    def _records(
+        self, topic: str, outs: Sequence[Out], time_ms: int, traceparent: bytes | None
+    ) -> Iterator[dict[str, Any]]:
+        """Key, value and headers of each."""
+        sealers: dict[str, Sealer] = {}
+        for out in outs:
+            headers, value = cloud_event(out.event_id, out.schema, self._source, time_ms, traceparent), out.value
+            if value is not None and out.sealed:
+                sealer = sealers.get(out.schema)
+                if sealer is None:
+                    sealer = sealers[out.schema] = self._keys.sealer(topic, out.schema)
+                value = sealer.seal(out.key, value)
+                headers.append(sealer.header)
+            if value is not None and len(value) > MAX_RECORD_BYTES:
+                raise ValueError(f"a record of {len(value)} bytes for {topic}, at most {MAX_RECORD_BYTES} are allowed")
+            headers += out.headers
+            yield {"key": out.key, "value": value, "headers": headers}
 
 
 async def confirmed(futures: Sequence["asyncio.Future[Any]"]) -> None:

@@ -82,6 +82,21 @@ class _Nonces:
         return self._drawn[start : self._used]
 
 
+class Sealer:
+    """Seals values of one topic and schema under one day's key; each record carries `header`."""
+
+    def __init__(self, day_key: _DayKey, nonces: _Nonces, topic: str, schema: str) -> None:
+        self.header = (KEY_ID, day_key.id.encode())
+        self._encrypt = day_key.cipher.encrypt
+        self._draw = nonces.draw
+        self._topic, self._schema = _behind_length(topic), _behind_length(schema)
+
+    def seal(self, key: bytes | None, value: bytes) -> bytes:
+        """Nonce, ciphertext and tag."""
+        nonce = self._draw()
+        return nonce + self._encrypt(nonce, value, _bound(self._topic, key or b"", self._schema))
+
+
 class TopicKeys:
     """Seals and opens record values for one service. Keys are read when first needed; at most 512 are held.
 
@@ -104,13 +119,16 @@ class TopicKeys:
         self._held: OrderedDict[tuple[str, str], _DayKey] = OrderedDict()
         self._nonces = _Nonces()
 
-    def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-        """The encrypted value and the header that names its key."""
+    def sealer(self, topic: str, schema: str) -> "Sealer":
+        """For values of one topic and schema that are sealed now; the day's key is looked up once."""
         today = _day_name(int(self._clock()) // 86_400)
         day_key = self._held.get((topic, today)) or self._remember(topic, today, self._read_or_make(topic, today))
-        nonce = self._nonces.draw()
-        sealed = nonce + day_key.cipher.encrypt(nonce, value, additional_data(topic, key, schema))
-        return sealed, [(KEY_ID, day_key.id.encode())]
+        return Sealer(day_key, self._nonces, topic, schema)
+
+    def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+        """The encrypted value and the header that names its key."""
+        sealer = self.sealer(topic, schema)
+        return sealer.seal(key, value), [sealer.header]
 
     def open(self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Headers) -> bytes:
         """The value in clear. Raises SealedValueError where header, key or ciphertext is wrong or missing."""
@@ -197,8 +215,12 @@ def _day_name(day: int) -> str:
 
 def additional_data(topic: str, key: bytes | None, schema: str) -> bytes:
     """topic ‖ key ‖ schema, each behind its length in 4 bytes; no key is the empty key."""
-    key = key or b""
-    return _behind_length(topic) + len(key).to_bytes(4, "big") + key + _behind_length(schema)
+    return _bound(_behind_length(topic), key or b"", _behind_length(schema))
+
+
+def _bound(topic: bytes, key: bytes, schema: bytes) -> bytes:
+    """The same of topic and schema that are already behind their lengths."""
+    return b"".join((topic, len(key).to_bytes(4, "big"), key, schema))
 
 
 @lru_cache(maxsize=512)
