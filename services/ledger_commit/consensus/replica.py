@@ -241,11 +241,13 @@ class Replica:
             self._emit(Send(sender, Vote(voted, self.me, UNSIGNED)))
 
     def _is_sound(self, sender: int, proposal: Proposal) -> bool:
-        """V1 and V2: form, signature and certificates."""
+        """V1 and V2: form, signature and certificates. What a quorum certified needs no word of its proposer."""
         if error := form_error(proposal, self.committee):
             self._emit(Report("bad_proposal", sender, error))
             return False
-        if block_id(proposal.header) not in self.tree and not self.certificates.proposal_is_signed(proposal):
+        identity = block_id(proposal.header)
+        vouched_for = identity in self.tree or identity in self._wanted
+        if not vouched_for and not self.certificates.proposal_is_signed(proposal):
             self._emit(Report("bad_signature", sender, "proposal"))
             return False
         if not self.certificates.qc_is_valid(proposal.qc):  # V2
@@ -429,8 +431,9 @@ class Replica:
     def _judge(self) -> None:
         """V1–V9 for the round's one proposal; what cannot be judged yet stays until it can or the round ends."""
         proposal = self._candidate
-        if proposal is None or proposal.header.round != self.round or self.halted:  # V3
+        if proposal is None or self.halted:
             return
+        assert proposal.header.round == self.round, "V3: a proposal that waits ends with its round"
         verdict = Judging(self.tree, self.payload, self.executed, self.executed_height, self.safety).judge(
             proposal, self._now, self.round - self.committed.round
         )

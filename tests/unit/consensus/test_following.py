@@ -158,14 +158,24 @@ def test_blocks_that_nobody_asked_for_are_not_taken() -> None:
     assert len(bench.replica.tree) == 0
 
 
-def test_a_wanted_block_is_checked_like_any_other() -> None:
+def test_a_wanted_block_is_vouched_for_by_its_id_and_checked_in_all_that_the_id_names() -> None:
+    """A quorum certified it: its proposer, who may have signed otherwise elsewhere, need not be asked."""
     bench = Bench()
     bench.learn(certify(LONG[0]))
-    forged = replace(LONG[0], signature=LONG[1].signature)
-    assert reports(bench.fetch(forged, sender=2)) == [("bad_signature", 2)]
+    exchanged = replace(LONG[0], batches=(batch(0, 1),))
+    assert reports(bench.fetch(exchanged, sender=2)) == [("bad_proposal", 2)]
     assert ids(LONG[0])[0] not in bench.replica.tree
-    bench.fetch(LONG[0])
+    bench.fetch(replace(LONG[0], signature=LONG[1].signature))
     assert ids(LONG[0])[0] in bench.replica.tree
+
+
+def test_what_is_remembered_of_rounds_ends_with_their_commit() -> None:
+    bench = Bench()
+    for proposal in LONG:
+        bench.propose(proposal)
+    replica = bench.replica
+    assert sorted(replica._proposals) == [39, 40]
+    assert (len(replica.tree), len(replica._persisted)) == (2, 3), "the committed one is its parent"
 
 
 def test_a_certified_rival_is_fetched_and_taken() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ledger_commit.consensus.events import BatchStored, Broadcast, FetchBlocks, Persist, Send, SetTimer
+from ledger_commit.consensus.events import BatchStored, Broadcast, FetchBlocks, Send, SetTimer
 from ledger_commit.consensus.messages import QuorumCert, SyncInfo, TimeoutCert, block_id
 from ledger_commit.consensus.pacemaker import Pace, clock_behind_ms
 from tests.fixtures.consensus import (
@@ -25,6 +25,7 @@ from tests.fixtures.consensus import (
     persisted,
     proposals,
     reports,
+    saved_before,
     tells,
     time_out,
     timeout,
@@ -133,9 +134,7 @@ def test_p3_the_timeout_is_persisted_then_sent_to_all() -> None:
     bench.learn(certify(B1))
     effects = bench.after(20_000)
     (told,) = timeouts(effects)
-    at = effects.index(Broadcast(told))
-    saved = effects[at - 1]
-    assert isinstance(saved, Persist)
+    saved = saved_before(effects, told)
     assert saved.safety is not None
     assert (saved.safety.last_timeout, saved.safety.last_voted_round) == (told, 2)
     assert (told.round, told.voter, told.high_qc, told.last_tc) == (2, 0, certify(B1), None)
@@ -336,6 +335,13 @@ def test_p7_work_that_appears_late_does_not_lengthen_the_round(idle: Bench) -> N
 def test_p7_a_batch_is_proposed_at_once(idle: Bench) -> None:
     (proposal,) = proposals(idle.step(WORK))
     assert proposal.batches == (WORK.ref,)
+
+
+def test_p7_a_leader_that_gave_up_its_round_proposes_nothing_in_it(idle: Bench) -> None:
+    for voter in (1, 2):
+        idle.hear(voter, timeout(voter, 4, certify(B3)))
+    assert idle.replica.safety.last_timeout is not None
+    assert proposals(idle.step(WORK) + idle.after(5000)) == []
 
 
 def test_p7_a_leader_that_gathers_waits_so_long_for_more() -> None:

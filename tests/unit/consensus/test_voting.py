@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger_commit.consensus.events import BatchStored, Broadcast, FetchBatches, Persist, Report, Send
+from ledger_commit.consensus.events import BatchStored, FetchBatches, Report, Send
 from ledger_commit.consensus.messages import ZERO, Proposal, QuorumCert, TimeoutCert, Vote, block_id, commit_digest
 from ledger_commit.consensus.pacemaker import CLOCK_AHEAD_MS
 from ledger_commit.consensus.replica import EXECUTED_KEPT
@@ -26,6 +26,7 @@ from tests.fixtures.consensus import (
     persisted,
     proposals,
     reports,
+    saved_before,
     signed,
     tells,
     time_out,
@@ -74,9 +75,7 @@ def test_the_base_case_gets_a_vote(bench: Bench) -> None:
     (data,) = votes(effects)
     assert data == vote_data(five())
     assert data.commit_digest == commit_digest(0, 4, block_id(B4.header), 4)
-    at = effects.index(Broadcast(Vote(data, 2, bytes(96))))
-    saved = effects[at - 1]
-    assert isinstance(saved, Persist)
+    saved = saved_before(effects, Vote(data, 2, bytes(96)))
     assert saved.blocks == (five(),)
     assert saved.safety is not None
     assert (saved.safety.last_voted_round, saved.safety.last_vote) == (5, data)
