@@ -23,7 +23,7 @@ from ledger_commit.store import Projection
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
 from runtime.network import Network
-from runtime.topic_keys import TopicKeys
+from runtime.topic_keys import SealedValueError, TopicKeys
 from runtime.topics import PUBLISHER
 
 NAME: Final = "settlement-publisher"
@@ -63,20 +63,24 @@ class Publisher(ConsumerRebalanceListener):
         self._projected_height = projected_height
         self._place = TopicPartition(PUBLISHER.name(), 0)
         self._log = get_logger("publisher")
+        self._consumer: Any = None
         self.has_role = False
         self.next_leaf = 0
         self.block_height = 0
 
     async def run(self) -> None:
-        """Until cancelled. A lost broker or role is waited out."""
+        """Until cancelled. A lost broker or role is waited out, and so is a key that cannot be used: the role is another's then."""
         while True:
             consumer = make_consumer(self._kafka, group=NAME, client_id=NAME, session_timeout_ms=SESSION_TIMEOUT_MS)
             consumer.subscribe([PUBLISHER.name()], listener=self)
+            self._consumer = consumer
             try:
                 await consumer.start()
                 await self._stand(consumer)
             except ProducerFenced:
                 self._log.warning("fenced")
+            except SealedValueError as error:
+                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
             except (KafkaError, OSError) as error:
                 self._log.warning("broker_away", type=type(error).__name__)
             finally:
@@ -90,7 +94,10 @@ class Publisher(ConsumerRebalanceListener):
             self._log.info("role_lost")
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Holding the partition is the role; nothing is read over the group, where all old cursors would come again."""
         self.has_role = self._place in set(assigned)
+        if self.has_role:
+            self._consumer.pause(self._place)
 
     async def _stand(self, consumer: Any) -> None:
         while True:

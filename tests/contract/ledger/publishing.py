@@ -154,14 +154,15 @@ class Publishing:
         await made.execute(*blocks)
         return made
 
-    def publisher(self, executor: Executor) -> Publisher:
-        return Publisher(self.kafka, NETWORK, self.keys, executor.results, executor.projection, lambda: executor.height)
+    def publisher(self, executor: Executor, keys: TopicKeys | None = None) -> Publisher:
+        keys = keys or self.keys
+        return Publisher(self.kafka, NETWORK, keys, executor.results, executor.projection, lambda: executor.height)
 
     def watch(self, executor: Executor) -> PublishingWatch:
         return PublishingWatch(self.kafka, lambda: executor.progress)
 
-    def stand(self, executor: Executor) -> Publisher:
-        made = self.publisher(executor)
+    def stand(self, executor: Executor, keys: TopicKeys | None = None) -> Publisher:
+        made = self.publisher(executor, keys)
         self._standing[made] = asyncio.create_task(made.run())
         return made
 

@@ -90,7 +90,7 @@ class Way:
 
     async def until_told(self, height: int) -> list[ledger_pb2.GetStatusResponse]:
         """The status of every replica, once each tells that publishing has come to this height."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while True:
                 statuses = [await self.replicas.status(replica) for replica in REPLICAS]
                 if all(status.published_height >= height for status in statuses):
