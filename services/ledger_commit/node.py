@@ -9,7 +9,7 @@ Source: consensus.md §1 and §8.
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -72,7 +72,6 @@ from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_HEIGHT, LEDGER_ROUND, LE
 START_PAUSE_S: Final = 0.2
 FETCH_PAUSE_S: Final = 0.1
 HEARING: Final = "waits for a quorum to say which of its signatures they hold"
-RECENT_BLOCKS: Final = 256
 FETCHES_AT_ONCE: Final = 8
 OnExecuted = Callable[[list[Projected]], None]
 
@@ -129,7 +128,6 @@ class Node:
         self._commits: asyncio.Queue[tuple[tuple[Proposal, ...], QuorumCert]] = asyncio.Queue()
         self._stored = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "executor")
-        self._recent: OrderedDict[bytes, Proposal] = OrderedDict()
         self._fetches: set[asyncio.Task[None]] = set()
         self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.member == me}
 
@@ -198,7 +196,6 @@ class Node:
         match message:
             case Proposal():
                 self._note(sender, message.header.round)
-                self._remember(message)
             case Vote(data):
                 self._note(sender, data.round)
             case Timeout():
@@ -209,12 +206,6 @@ class Node:
         """For the member's own next start. Rounds far ahead of ours are not believed."""
         if message_round <= self.replica.round + 1000:
             self.last_seen[member] = max(self.last_seen.get(member, 0), message_round)
-
-    def _remember(self, proposal: Proposal) -> None:
-        """Signed proposals that may be asked for before they are in the log."""
-        self._recent[block_id(proposal.header)] = proposal
-        if len(self._recent) > RECENT_BLOCKS:
-            self._recent.popitem(last=False)
 
     def receive_batch(self, encoded: bytes) -> None:
         """A batch from any peer; what counts is the signature of its lane."""
@@ -284,9 +275,7 @@ class Node:
         chain_id = self.committee.chain_id
         match message:
             case Proposal() if message.signature == UNSIGNED:
-                signed = replace(message, signature=self._bls.sign(self._keys.bls, block_id(message.header)))
-                self._remember(signed)
-                return signed
+                return replace(message, signature=self._bls.sign(self._keys.bls, block_id(message.header)))
             case Vote():
                 return replace(message, signature=self._bls.sign(self._keys.bls, vote_message(chain_id, message.data)))
             case Timeout():
@@ -386,8 +375,6 @@ class Node:
             found = await peer.blocks(ledger_pb2.FetchBlocksRequest(ids=wanted.ids))
             blocks = self._decoded(peer.index, found)
             if blocks:
-                for block in blocks:
-                    self._remember(block)
                 self.submit(BlocksFetched(peer.index, blocks))
                 return
 
@@ -428,8 +415,12 @@ class Node:
     # Serving.
 
     def block(self, identity: bytes) -> Proposal | None:
-        """A block for a peer, signed. The log has this replica's own blocks unsigned."""
-        found = self._recent.get(identity) or self.disk.log.block(identity)
+        """A block for a peer, signed. What the core or the log holds, never what somebody sent under that header.
+
+        Both have this replica's own blocks unsigned.
+        """
+        node = self.replica.tree.node(identity)
+        found = node.proposal if node is not None else self.disk.log.block(identity)
         if found is not None and found.signature == UNSIGNED:
             if found.header.proposer != self.me:
                 return None

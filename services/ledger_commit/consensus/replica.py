@@ -30,7 +30,7 @@ from ledger_commit.consensus.events import (
     Send,
     SetTimer,
 )
-from ledger_commit.consensus.judging import Judging, Verdict, form_error, told_execution
+from ledger_commit.consensus.judging import Judging, Verdict, form_error, is_lane, told_execution
 from ledger_commit.consensus.messages import (
     PROTOCOL,
     UNSIGNED,
@@ -167,7 +167,7 @@ class Replica:
             case Received(sender, message):
                 self._on_message(sender, message)
             case BatchStored(ref):
-                self.payload.add(ref, named=self._candidate is not None and ref in self._candidate.batches)
+                self._on_batch(ref)
             case BlocksFetched():
                 self._on_blocks(event)
             case Executed():
@@ -531,7 +531,11 @@ class Replica:
         before = node.parent.facts if node.parent else self.committed
         return not node.proposal.batches and before.exec_results_size == node.facts.exec_results_size
 
-    # Execution and sync.
+    # Payload, execution and sync.
+
+    def _on_batch(self, ref: BatchRef) -> None:
+        if is_lane(ref, self.committee):
+            self.payload.add(ref, named=self._candidate is not None and ref in self._candidate.batches)
 
     def _on_executed(self, executed: Executed) -> None:
         self.executed[executed.height] = executed
