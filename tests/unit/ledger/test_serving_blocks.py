@@ -24,5 +24,6 @@ async def test_nobody_replaces_a_block_that_a_replica_holds(tmp_path: Path) -> N
         for forged in (replace(good, batches=()), replace(good, signature=b"\x01" * 96)):
             machine.node.receive(good.header.proposer, forged)
         given = machine.node.block(identity)
+        assert given is not None
         assert given == good
         assert BLS.verify(COMMITTEE.members[good.header.proposer].public_key, identity, given.signature)
