@@ -6,7 +6,7 @@ from typing import Final
 
 from runtime.network import Network, organisation_directory
 from runtime.pki import load_hpke_key
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.topic_keys import Sealer, TopicKeys, recipients_of
 
 _PAYER: Final = "p."
 _ORGANISATION: Final = "org."
@@ -27,8 +27,8 @@ class TenantKeys(TopicKeys):
     def __init__(self, run: Path, network: Network, service: str, tenants: Sequence[str]) -> None:
         self._tenants = {tenant: service_keys(run, network, tenant, service) for tenant in tenants}
 
-    def seal(self, topic: str, key: bytes | None, schema: str, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-        return self._of(topic).seal(topic, key, schema, value)
+    def sealer(self, topic: str, schema: str) -> Sealer:
+        return self._of(topic).sealer(topic, schema)
 
     def open(
         self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Sequence[tuple[str, bytes]]
