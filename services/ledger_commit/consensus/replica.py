@@ -30,7 +30,7 @@ from ledger_commit.consensus.events import (
     Send,
     SetTimer,
 )
-from ledger_commit.consensus.judging import Judging, Verdict, form_error, is_lane, told_execution
+from ledger_commit.consensus.judging import Judging, Verdict, form_error, told_execution
 from ledger_commit.consensus.messages import (
     PROTOCOL,
     UNSIGNED,
@@ -116,6 +116,8 @@ class Replica:
         self._wanted: dict[bytes, tuple[int, int]] = {}
         """Certified blocks that are missing: their round and whom to ask first."""
         self._asked: dict[object, int] = {}
+        self._range_from = self._range_hint = -1
+        """The first height of the last range asked for, and who was asked first."""
         self._out: list[Effect] = []
         self._now = 0
         self._entered_ms = 0
@@ -167,7 +169,7 @@ class Replica:
             case Received(sender, message):
                 self._on_message(sender, message)
             case BatchStored(ref):
-                self._on_batch(ref)
+                self.payload.add(ref, named=self._candidate is not None and ref in self._candidate.batches)
             case BlocksFetched():
                 self._on_blocks(event)
             case Executed():
@@ -531,11 +533,7 @@ class Replica:
         before = node.parent.facts if node.parent else self.committed
         return not node.proposal.batches and before.exec_results_size == node.facts.exec_results_size
 
-    # Payload, execution and sync.
-
-    def _on_batch(self, ref: BatchRef) -> None:
-        if is_lane(ref, self.committee):
-            self.payload.add(ref, named=self._candidate is not None and ref in self._candidate.batches)
+    # Execution and sync.
 
     def _on_executed(self, executed: Executed) -> None:
         self.executed[executed.height] = executed
@@ -594,8 +592,16 @@ class Replica:
 
     def _fetch_range(self, to_height: int, hint: int) -> None:
         first = self.committed.height + 1
-        if to_height >= first and self._may_ask("range"):
-            self._emit(FetchRange(first, min(to_height, first + RANGE_MAX - 1), hint))
+        if to_height < first or not self._may_ask("range"):
+            return
+        if self._range_from == first:
+            hint = self._after(self._range_hint)
+        self._range_from, self._range_hint = first, hint
+        self._emit(FetchRange(first, min(to_height, first + RANGE_MAX - 1), hint))
+
+    def _after(self, asked: int) -> int:
+        """Whom to ask next when one gave nothing of use: whoever offers first, or most often, may be hostile."""
+        return (asked + 1) % len(self.committee)
 
     def _may_ask(self, what: object) -> bool:
         """At most once in RETRY_MS for the same thing."""
@@ -626,8 +632,10 @@ class Replica:
             elif self._now >= self._resend_ms and not self.halted:
                 self._emit(Broadcast(last))
                 self._schedule_resend()
-        for identity, (_, hint) in self._wanted.items():
+        for identity, (wanted_round, asked) in self._wanted.items():
             if self._may_ask(identity):
+                hint = self._after(asked)
+                self._wanted[identity] = (wanted_round, hint)
                 self._emit(FetchBlocks((identity,), hint))
 
     def _give_up(self) -> None:

@@ -237,7 +237,7 @@ def test_a_range_is_asked_for_once_in_a_while() -> None:
     assert len(of(bench.hear(3, info), FetchRange)) == 1
     assert of(bench.hear(2, info), FetchRange) == []
     bench.now += 250
-    assert of(bench.hear(2, info), FetchRange) == [FetchRange(1, 20, 2)]
+    assert of(bench.hear(2, info), FetchRange) == [FetchRange(1, 20, 0)]
 
 
 def test_a_certified_range_is_followed() -> None:
