@@ -22,6 +22,7 @@ from ledger_commit.consensus.events import (
     SetTimer,
 )
 from ledger_commit.consensus.messages import (
+    INCARNATION,
     UNSIGNED,
     ZERO,
     BatchRef,
@@ -114,7 +115,7 @@ class Host:
         """A new batch of this member's lane; durable before anyone hears of it."""
         seq, self.disk.next_seq = self.disk.next_seq, self.disk.next_seq + 1
         digest = hashlib.sha256(b"batch%d.%d.%d" % (self.slot, self.me, seq)).digest()
-        self.store_batch(BatchRef(self.me, self.slot, seq, digest, 10, 5000))
+        self.store_batch(BatchRef(self.me, INCARNATION, seq, digest, 10, 5000))
         self.world.announce_batch(self, self.disk.batches[digest])
 
     def store_batch(self, ref: BatchRef) -> None:

@@ -10,6 +10,7 @@ from enum import Enum
 from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import Executed, SafetyRecord
 from ledger_commit.consensus.messages import (
+    INCARNATION,
     PROTOCOL,
     ZERO,
     BatchRef,
@@ -36,6 +37,7 @@ def form_error(proposal: Proposal, committee: Committee) -> str:
         (certificate_digest(tc) == header.tc_digest, "the TC is not the one that the header names"),
         (follows(header.round, proposal), "the round follows neither QC nor TC"),
         (batches_root(proposal.batches) == header.batches_root, "the payload is not the one that the header names"),
+        (all(_is_of_a_lane(ref, committee) for ref in proposal.batches), "a batch of no lane"),
         (_unused_fields_are_zero(header), "fields of later protocols are set"),
     )
     return next((reason for holds, reason in checks if not holds), "")
@@ -47,6 +49,10 @@ def follows(round_number: int, proposal: Proposal) -> bool:
     if qc.round == round_number - 1:
         return tc is None
     return tc is not None and tc.round == round_number - 1 and tc.high_qc.round <= qc.round < round_number
+
+
+def _is_of_a_lane(ref: BatchRef, committee: Committee) -> bool:
+    return ref.member < len(committee) and ref.incarnation == INCARNATION
 
 
 def _unused_fields_are_zero(header: Header) -> bool:

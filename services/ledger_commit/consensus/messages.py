@@ -20,6 +20,8 @@ MAX_COMMITTEE: Final = 64
 MAX_BATCHES_PER_BLOCK: Final = 64
 MAX_BATCH_BYTES: Final = 1024 * 1024
 MAX_RECORDS_PER_BATCH: Final = 1000
+INCARNATION: Final = 1
+"""Of every lane, until a replica that lost its record can open another. Lanes are remembered for good: nobody invents any."""
 
 BlsSignature = Annotated[bytes, Fixed(96)]
 Bitmap = Annotated[bytes, Bytes(MAX_COMMITTEE // 8)]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from ledger_commit.consensus.messages import MAX_BATCHES_PER_BLOCK, BatchRef
+from ledger_commit.consensus.messages import INCARNATION, MAX_BATCHES_PER_BLOCK, BatchRef
 
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 MEMBER_LIMIT: Final = 1024
@@ -26,8 +26,9 @@ class Payload:
         self._held_of: Counter[int] = Counter()
 
     def add(self, ref: BatchRef, *, named: bool = False) -> None:
-        """Keeps it, but where its place is committed, or its member has too many and no block under vote names it."""
-        if ref.digest in self._digests or ref.seq < self._next.get(ref.lane, 1):
+        """Keeps it, but where there is no such lane, its place is committed, or its member has too many and no block under
+        vote names it."""
+        if ref.incarnation != INCARNATION or ref.digest in self._digests or ref.seq < self._next.get(ref.lane, 1):
             return
         if self._held_of[ref.member] >= MEMBER_LIMIT and not named:
             return

@@ -3,10 +3,10 @@
 import pytest
 
 from ledger_commit.consensus.events import BatchStored, FetchBatches
-from ledger_commit.consensus.messages import MAX_BATCHES_PER_BLOCK
+from ledger_commit.consensus.messages import MAX_BATCHES_PER_BLOCK, BatchRef
 from ledger_commit.consensus.payload import MAX_BLOCK_BYTES, MEMBER_LIMIT, Payload
 from ledger_commit.consensus.tree import advance_lanes, lanes_follow
-from tests.fixtures.consensus import Bench, batch, block, certify, of, proposals, vote_data, votes
+from tests.fixtures.consensus import Bench, batch, block, certify, of, proposals, reports, vote_data, votes
 
 
 def seqs(chosen: tuple[object, ...]) -> list[tuple[int, int]]:
@@ -74,9 +74,9 @@ def test_a_batch_of_a_committed_place_is_not_kept(payload: Payload) -> None:
 
 
 def test_a_member_that_floods_costs_the_others_nothing(payload: Payload) -> None:
-    """Whatever lanes and places it invents. A batch of it that a block under vote names is taken all the same."""
+    """Whatever places it gives them. A batch of it that a block under vote names is taken all the same."""
     for number in range(MEMBER_LIMIT + 10):
-        payload.add(batch(0, 1 + number // 2, incarnation=number % 7))
+        payload.add(batch(0, 1 + number // 2, name=f"{number % 2} "))
     assert len(payload._digests) == MEMBER_LIMIT
     payload.add(batch(0, 10**6))
     assert payload.missing((batch(0, 10**6),)) != ()
@@ -95,6 +95,19 @@ def test_a_block_that_names_a_batch_beyond_the_bound_can_be_judged() -> None:
     assert (votes(effects), of(effects, FetchBatches)) == ([], [FetchBatches((batch(0, 1),), 1)])
     assert votes(bench.step(BatchStored(batch(0, 2)))) == []
     assert votes(bench.step(BatchStored(batch(0, 1)))) == [vote_data(proposal)]
+
+
+@pytest.mark.parametrize("ref", [batch(4, 1), batch(0, 1, incarnation=2)], ids=["no member", "another incarnation"])
+def test_a_batch_of_no_lane_gets_no_vote(ref: BatchRef) -> None:
+    """Every lane that a block once named is remembered for good, so a member cannot invent them."""
+    bench = Bench(me=2)
+    bench.step(BatchStored(ref))
+    assert reports(bench.propose(block(None, 1, batches=(ref,)))) == [("bad_proposal", 1)]
+
+
+def test_a_batch_of_another_incarnation_is_not_offered(payload: Payload) -> None:
+    payload.add(batch(0, 1, incarnation=2))
+    assert payload.select({}, 0) == ()
 
 
 def test_no_payload_is_proposed_while_execution_lags() -> None:
