@@ -299,7 +299,7 @@ async def test_a_replica_without_the_role_raises_the_alarm_and_ends_it(
 ) -> None:
     """The role is with a replica that stands still; another one, which has executed more, sees what is not published."""
     monkeypatch.setattr(cursor, "LOOK_S", 0.05)
-    monkeypatch.setattr(cursor, "ALARM_S", 0.6)
+    monkeypatch.setattr(cursor, "ALARM_S", 60)
     blocks = history(1)
     still, ahead = await publishing.executor(*blocks[:4]), await publishing.executor(*blocks[:4])
     publishing.stand(still)
@@ -307,6 +307,7 @@ async def test_a_replica_without_the_role_raises_the_alarm_and_ends_it(
     watching = asyncio.create_task(watch.run())
     with capture_logs() as logs:
         await true(lambda: watch.published == still.progress)
+        monkeypatch.setattr(cursor, "ALARM_S", 0.6)
         await asyncio.sleep(0.8)
         assert not watch.alarmed
         await ahead.execute(*blocks[4:])
