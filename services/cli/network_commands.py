@@ -1,6 +1,5 @@
 """certs, up, down, status, demo: a development network on loopback."""
 
-import asyncio
 import secrets
 import shutil
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ from cli.bootstrap import founding_transactions, load_world, make_certs, order
 from cli.demo import run_demo
 from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, RunDirectory
 from cli.output import Output
-from cli.overview import lag_rows, process_rows, replica_rows
+from cli.overview import consumer_rows, process_rows, replica_rows
 from cli.processes import Processes
 from cli.session import UsageError, open_session, read_network
 from runtime.broker import BrokerSettings, LocalKafka
@@ -107,11 +106,12 @@ def down(run: RunDirectory = RUN, as_json: Json = False) -> None:
 def status(run: RunDirectory = RUN, org: Organisation = ORGANISATION, kafka: Kafka = "", as_json: Json = False) -> None:
     """Services, replicas, heights and lag at a glance; ends with 3 where something does not run."""
     out, session = Output(as_json=as_json), open_session(run, org)
-    processes = process_rows(Processes(run.resolve(), local_broker(run, kafka)))
-    out.table("processes", processes)
+    processes = Processes(run.resolve(), local_broker(run, kafka))
+    rows = process_rows(processes)
+    out.table("processes", rows)
     out.table("replicas", replica_rows(session))
-    out.table("consumers", asyncio.run(lag_rows(kafka or session.network.kafka)), empty="no broker answers")
-    if not all(row["running"] and row["answers"] is not False for row in processes):
+    out.table("consumers", consumer_rows(processes, kafka or session.network.kafka), empty="no broker answers")
+    if not all(row["running"] and row["answers"] is not False for row in rows):
         raise typer.Exit(3)
 
 

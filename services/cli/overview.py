@@ -1,6 +1,6 @@
 """The network at a glance: processes, replicas, and how far consumers are behind."""
 
-from collections.abc import Sequence
+import asyncio
 from typing import Any, Final
 
 import grpc
@@ -8,10 +8,19 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from cli.gauges import LAG, OUTBOX, PARTITIONS, Gauges, read_gauges
 from cli.processes import Processes
 from cli.session import Session
 from runtime.kafka import make_consumer
+from runtime.network import Network
+from runtime.topics import SCORED, SUBMITTED, VALIDATED
 
+FEED: Final = "claim-intake-status-feed"
+READERS: Final = ("claim-intake-projector", "claim-intake-keeper", FEED)
+"""What the projector's process reads and feeds. Its places are in its own database; the feed's group in Kafka holds the
+number of an event in the place of an offset."""
+SOURCES: Final = {"validation": SUBMITTED, "fraud-scoring": VALIDATED, "ledger-commit": SCORED}
+"""Groups that every network has, and what they read of each payer."""
 ROOT_DIGITS: Final = 6
 """Hex digits of the state root: enough to see at a glance that replicas agree."""
 
@@ -59,36 +68,70 @@ def _replica_row(session: Session, organisation: str, address: str) -> dict[str,
     }
 
 
-async def lag_rows(kafka: str) -> list[dict[str, Any]]:
-    """For each consumer group: how many records it has not acknowledged. Empty where no broker answers."""
+def consumer_rows(processes: Processes, kafka: str) -> list[dict[str, Any]]:
+    """How far everything that reads is behind, in the order of a claim's way: intake's own readers as they tell, the
+    groups as Kafka knows them. Empty where no broker answers."""
+    groups = asyncio.run(lag_rows(kafka, processes.network))
+    if groups is None:
+        return []
+    outbox = read_gauges(processes.metrics_port("intake")).get((OUTBOX, ""))
+    relay = {"group": "claim-intake-outbox", "partitions": None, "lag_records": outbox}
+    told = read_gauges(processes.metrics_port("projector"))
+    return [relay, *groups, *(_reader_row(name, told) for name in READERS)]
+
+
+def _reader_row(name: str, told: Gauges) -> dict[str, Any]:
+    return {"group": name, "partitions": told.get((PARTITIONS, name)), "lag_records": told.get((LAG, name))}
+
+
+async def lag_rows(kafka: str, network: Network) -> list[dict[str, Any]] | None:
+    """For each consumer group: how many records it has not acknowledged. None where no broker answers."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="claimledger-status", request_timeout_ms=3000)
     try:
         await admin.start()
     except (KafkaError, OSError):
         await admin.close()
-        return []
+        return None
     try:
-        groups = sorted({str(group) for group, *_ in await admin.list_consumer_groups()})
+        known = {str(group) for group, *_ in await admin.list_consumer_groups()} - {FEED}
+        groups = [*SOURCES, *sorted(known - set(SOURCES))]
         offsets = {group: await admin.list_consumer_group_offsets(group) for group in groups}
+        topics = set(await admin.list_topics())
     finally:
         await admin.close()
-    ends = await _ends(kafka, [p for found in offsets.values() for p in found])
+    partitions = {group: {*offsets[group], *_sources(group, network, topics)} for group in groups}
+    ends = await _ends(kafka, set().union(*partitions.values()))
     return [
         {
             "group": group,
-            "partitions": len(found),
-            "lag_records": sum(max(0, ends.get(p, 0) - max(0, o.offset)) for p, o in found.items()),
+            "partitions": len(read),
+            "lag_records": sum(max(0, ends[p] - _next(offsets[group].get(p))) for p in read),
         }
-        for group, found in offsets.items()
-        if found
+        for group, read in partitions.items()
+        if read
     ]
 
 
-async def _ends(kafka: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+def _sources(group: str, network: Network, topics: set[str]) -> set[TopicPartition]:
+    """What the group has to read, whether it has acknowledged anything there or not."""
+    if group not in SOURCES:
+        return set()
+    names = {SOURCES[group].name(payer) for payer in network.payers} & topics
+    return {TopicPartition(name, bucket) for name in names for bucket in range(network.buckets)}
+
+
+def _next(place: Any) -> int:
+    """The offset that a group reads next; its first one where it has acknowledged nothing."""
+    return max(0, place.offset) if place else 0
+
+
+async def _ends(kafka: str, partitions: set[TopicPartition]) -> dict[TopicPartition, int]:
+    if not partitions:
+        return {}
     consumer = make_consumer(kafka, group=None, client_id="claimledger-status")
     await consumer.start()
     try:
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(list(set(partitions)))
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(list(partitions))
     finally:
         await consumer.stop()
     return ends

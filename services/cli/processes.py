@@ -20,6 +20,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from cli.gauges import PARTITIONS, read_gauges
 from runtime.broker import LocalKafka
 from runtime.grpc_channel import open_blocking_channel
 from runtime.kafka import create_topics, wait_for_kafka
@@ -30,6 +31,7 @@ from runtime.topics import named_topics
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BROKER: Final = "broker"
+STAGES: Final = ("validation", "fraud")
 READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.1
 METRICS_OFFSET: Final = 40
@@ -97,6 +99,7 @@ class Processes:
                 address = self.addresses.get(name)
                 say(f"{name}{f' at {address}' if address else ''}, log {self.log(name)}")
             self.wait_ready(self.names)
+            self.wait_reading(STAGES)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -166,6 +169,25 @@ class Processes:
         for name in names:
             if self.process(name) is None:
                 raise ProcessError(f"{name} has ended; the end of {self.log(name)}:\n{self._tail(name)}")
+
+    def wait_reading(self, names: Sequence[str]) -> None:
+        """Returns when each of these has partitions to read: what is submitted before that lies for seconds.
+
+        Raises ProcessError naming the one that gets none, or has ended.
+        """
+        deadline = time.monotonic() + READY_WITHIN_S
+        for name in names:
+            while not self._partitions(name):
+                if self.process(name) is None:
+                    raise ProcessError(f"{name} has ended; the end of {self.log(name)}:\n{self._tail(name)}")
+                if time.monotonic() > deadline:
+                    raise ProcessError(f"{name} reads nothing after {READY_WITHIN_S:g} s:\n{self._tail(name)}")
+                time.sleep(POLL_S)
+
+    def _partitions(self, name: str) -> int:
+        """How many the process says it reads; 0 where it does not answer."""
+        told = read_gauges(self.metrics_port(name))
+        return sum(value for (gauge, _), value in told.items() if gauge == PARTITIONS)
 
     def states(self) -> list[ProcessState]:
         """Every process as it is now, the broker first."""

@@ -49,7 +49,8 @@ def main() -> None:
     if settings.fraud_runner == "faust":
         configure_logging("fraud-scoring", settings.log_level, settings.log_format)
         serve_metrics(settings.metrics_port)
-        run_faust_stage(stage, kafka=kafka, keys=keys, data=str(settings.run / "data" / "fraud-scoring"))
+        data = str(settings.run / "data" / "fraud-scoring")
+        run_faust_stage(stage, kafka=kafka, keys=keys, data=data, drain_s=settings.drain_s)
         return
 
     async def run(stop: asyncio.Event) -> None:

@@ -22,7 +22,7 @@ from faust.worker import Worker
 from runtime.ack_window import AckWindow
 from runtime.kafka import SealingProducer, confirmed, make_producer, wait_for_topics
 from runtime.log import get_logger
-from runtime.metrics import STAGE_LAST_ACK
+from runtime.metrics import STAGE_LAST_ACK, STAGE_PARTITIONS
 from runtime.process import collect_seldom
 from runtime.stage import AnyStage
 from runtime.stage_core import StageCore
@@ -32,18 +32,22 @@ IN_FLIGHT: Final = 64
 """Records applied and not yet confirmed."""
 STREAM_BUFFER: Final = 128
 COMMIT_INTERVAL_S: Final = 0.5
+DRAIN_S: Final = 10.0
 
 
-def run_faust_stage(stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str = "", data: str = "") -> None:
+def run_faust_stage(
+    stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str = "", data: str = "", drain_s: float = DRAIN_S
+) -> None:
     """Runs the worker until SIGTERM or SIGINT; ends the process, with exit code 1 after an unexpected exception.
 
     Call it from `__main__` after logging is configured: Faust owns the loop. `data` is a directory for Faust's own files.
+    What is in hand at the end has `drain_s` to be confirmed; what is not by then comes again.
     """
     if data:
         Path(data).mkdir(parents=True, exist_ok=True)
     collect_seldom()
     asyncio.run(wait_for_topics(kafka, stage.topics))  # Faust ends where no broker answers
-    app = faust_app(group or stage.name, kafka, data)
+    app = faust_app(group or stage.name, kafka, data, drain_s)
     worker = _FaustStage(stage, app, kafka, keys)
     try:
         Worker(app, loglevel="WARN", redirect_stdouts=False, quiet=True).execute_from_commandline()
@@ -52,9 +56,26 @@ def run_faust_stage(stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str 
             sys.exit(1)
 
 
-def faust_app(group: str, kafka: str, data: str) -> Any:
+class _App(faust.App):
+    """Faust waits without end for the acknowledgement of what it has taken; at the end of the process this does not."""
+
+    drain_s = 0.0
+    _draining: "asyncio.Future[None] | None" = None
+
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:
+        if not self.should_stop:  # a rebalance: what is in hand is finished before its partition goes
+            await super()._consumer_wait_empty(consumer, logger)
+            return
+        # Cancelling does not end it; that the consumer stops does, which comes next.
+        self._draining = asyncio.ensure_future(super()._consumer_wait_empty(consumer, logger))
+        _, late = await asyncio.wait([self._draining], timeout=self.drain_s)
+        if late:
+            get_logger("faust").warning("drain_timed_out", seconds=self.drain_s)
+
+
+def faust_app(group: str, kafka: str, data: str, drain_s: float) -> Any:
     """A Faust app with the settings that the pattern needs. Its web server stays off: it would show data on 0.0.0.0."""
-    app = faust.App(
+    app = _App(
         group,
         broker=f"kafka://{kafka}",
         store="memory://",
@@ -70,6 +91,7 @@ def faust_app(group: str, kafka: str, data: str) -> Any:
         stream_buffer_maxsize=STREAM_BUFFER,
         stream_wait_empty=True,
     )
+    app.drain_s = drain_s
     app.conf.web_enabled = False  # what `faust worker --without-web` does; the constructor's argument is ignored by it
     return app
 
@@ -119,6 +141,7 @@ class _FaustStage:
         self._log = get_logger("faust").bind(stage=stage.name)
         topic = app.topic(*stage.topics, key_type=bytes, value_type=bytes)
         app.agent(topic, concurrency=1, name=f"{stage.name}-agent")(self._consume)
+        app.on_partitions_assigned.connect(self._on_assigned, weak=False)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_before_shutdown.connect(self._on_shutdown, weak=False)
 
@@ -179,8 +202,15 @@ class _FaustStage:
             self._app.conf.stream_wait_empty = False  # the failed event will never be acknowledged: do not wait for it
             await self._app.crash(error)
 
+    async def _on_assigned(self, _: Any, assigned: Iterable[Any] = (), **__: Any) -> None:
+        """State is opened with a partition's first record."""
+        count = len(list(assigned))
+        STAGE_PARTITIONS.labels(self._stage.name).set(count)
+        self._log.info("partitions_assigned", count=count)
+
     async def _on_revoked(self, _: Any, revoked: Iterable[Any] = (), **__: Any) -> None:
         """Faust has waited for the events in hand; what belonged to the partitions goes."""
+        STAGE_PARTITIONS.labels(self._stage.name).set(0)
         for partition in revoked:
             self._partitions.pop((partition.topic, partition.partition), None)
             if self._core is not None:

@@ -19,6 +19,7 @@ STAGE_RECORDS = Counter("claimledger_stage_records", "Kafka records taken by a s
 STAGE_OUTPUTS = Counter("claimledger_stage_outputs", "Kafka records that a stage produced", ["stage"])
 STAGE_SECONDS = Histogram("claimledger_stage_seconds", "Time for one poll of a stage", ["stage"], buckets=_SECONDS)
 STAGE_LAG = Gauge("claimledger_stage_lag_records", "Records behind the end of the partitions", ["stage"])
+STAGE_PARTITIONS = Gauge("claimledger_stage_partitions", "Partitions that the stage reads now", ["stage"])
 STAGE_LAST_ACK = Gauge("claimledger_stage_last_ack_seconds", "When the stage last acknowledged, epoch", ["stage"])
 DEAD_LETTERS = Counter("claimledger_dead_letters", "Records sent to a dead-letter topic", ["topic", "type"])
 

@@ -16,7 +16,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from runtime.ack_window import AckWindow
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer, wait_for_topics
 from runtime.log import get_logger
-from runtime.metrics import STAGE_LAG, STAGE_LAST_ACK, STAGE_SECONDS
+from runtime.metrics import STAGE_LAG, STAGE_LAST_ACK, STAGE_PARTITIONS, STAGE_SECONDS
 from runtime.stage import AnyStage
 from runtime.stage_core import StageCore
 from runtime.topic_keys import TopicKeys
@@ -129,6 +129,7 @@ class _Runner(ConsumerRebalanceListener):
         """Waits for the poll in hand, commits, and drops the partitions' state."""
         async with self._lock:
             await self.commit()
+            STAGE_PARTITIONS.labels(self.core.stage.name).set(0)
             for partition in revoked:
                 self._windows.pop(partition, None)
                 self._committed.pop(partition, None)
@@ -136,4 +137,6 @@ class _Runner(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """State is opened with a partition's first record."""
-        self._log.info("partitions_assigned", count=len(list(assigned)))
+        count = len(list(assigned))
+        STAGE_PARTITIONS.labels(self.core.stage.name).set(count)
+        self._log.info("partitions_assigned", count=count)

@@ -52,7 +52,8 @@ def main() -> None:
     if settings.validation_runner == "faust":
         configure_logging("validation", settings.log_level, settings.log_format)
         serve_metrics(settings.metrics_port)
-        run_faust_stage(stage, kafka=kafka, keys=keys, data=str(settings.run / "data" / "validation"))
+        data = str(settings.run / "data" / "validation")
+        run_faust_stage(stage, kafka=kafka, keys=keys, data=data, drain_s=settings.drain_s)
         return
 
     async def run(stop: asyncio.Event) -> None:

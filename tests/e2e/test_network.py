@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from claims.identifiers import control_number
+from cli.overview import READERS
 from tests.e2e.loads import Loaded, planned
 from tests.e2e.published import Copy, Step, result_of
 from tests.e2e.recount import accumulator_faults, chain_faults, money_faults, recount, sum_faults, way_faults
@@ -44,7 +45,7 @@ def test_status_shows_processes_heights_and_lag_and_a_second_up_changes_nothing(
     assert replicas[0]["executed"] > 0
     assert [row["state"] for row in replicas].count("publisher") == 1
     groups = {row["group"] for row in before if "group" in row}
-    assert groups >= {"validation", "fraud-scoring", "ledger-commit"}
+    assert groups >= {"validation", "fraud-scoring", "ledger-commit", *READERS, "claim-intake-outbox"}
 
     said = running.claimledger("up")
     assert said.code == 0, said
