@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import (
     BatchStored,
     Broadcast,
@@ -22,7 +21,6 @@ from ledger_commit.consensus.events import (
     SetTimer,
 )
 from ledger_commit.consensus.messages import (
-    INCARNATION,
     UNSIGNED,
     ZERO,
     BatchRef,
@@ -36,28 +34,19 @@ from ledger_commit.consensus.messages import (
     timeout_message,
     vote_message,
 )
+from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.replica import Replica
 from ledger_commit.consensus.tree import Root, genesis_id
-from tests.simulation.signatures import PairSignatures, sign
+from tests.simulation.disk import Disk, Marker
+from tests.simulation.signatures import Signing
 
 
 class Crash(Exception):  # noqa: N818 - an event of the simulation, not an error
     """The power goes out here."""
 
 
-@dataclass
-class Disk:
-    """What a restart finds."""
-
-    safety: SafetyRecord
-    blocks: dict[bytes, Proposal] = field(default_factory=dict)
-    committed: list[Proposal] = field(default_factory=list)
-    batches: dict[bytes, BatchRef] = field(default_factory=dict)
-    next_seq: int = 1
-
-
-def fresh_safety(chain_id: bytes) -> SafetyRecord:
-    return SafetyRecord(0, 0, None, None, 0, ZERO, genesis_cert(genesis_id(chain_id)), None)
+def fresh_safety(chain_id: bytes, epoch: int = 0) -> SafetyRecord:
+    return SafetyRecord(epoch, 0, None, None, 0, ZERO, genesis_cert(genesis_id(chain_id)), None)
 
 
 class Host:
@@ -68,13 +57,13 @@ class Host:
         self.slot = slot
         self.me = me
         self.make_replica = make_replica
-        self.committee: Committee = world.committee
+        self.committee = world.signing.committee
         self.key = self.committee.members[me].public_key
-        self.disk = Disk(fresh_safety(self.committee.chain_id))
+        self.disk = Disk(fresh_safety(self.committee.chain_id, self.committee.epoch))
         self.up = False
         self.life = 0
         self.timer = 0
-        self.known: dict[bytes, Proposal] = {}
+        self.next_seq = 1
         self.skew_ms = 0
         self.executor_free = 0
 
@@ -84,22 +73,27 @@ class Host:
     # Starting.
 
     def start(self) -> None:
-        chain_id = self.committee.chain_id
+        chain_id, disk = self.committee.chain_id, self.disk
         root, executed = Root.genesis(chain_id, 0), [Executed(0, ZERO, 0, ZERO)]
-        for block in self.disk.committed:
+        for block in disk.committed:
             root = root.child(block)
             executed.append(execute(executed[-1], block))
         self.executed = executed[-1]
         self.replica = self.make_replica(
-            self.me, self.committee, PairSignatures(), self.disk.safety, root, executed[-64:], genesis_id(chain_id)
+            self.me,
+            self.committee,
+            self.world.signing.checks,
+            disk.safety,
+            root,
+            executed[-64:],
+            genesis_id(chain_id),
+            self.world.pace,
         )
         self.up, self.life = True, self.life + 1
-        self.known = {**self.disk.blocks}
-        for ref in self.disk.batches.values():
+        self.next_seq = 1 + max((r.seq for r in disk.batches.values() if r.member == self.me), default=0)
+        for ref in disk.batches.values():
             self.replica.payload.add(ref)
-        above = sorted(
-            (b for b in self.disk.blocks.values() if b.header.height > root.height), key=lambda b: b.header.height
-        )
+        above = sorted((b for b in disk.blocks.values() if b.header.height > root.height), key=_height)
         self._carry_out(self.replica.start(above, self.now()))
 
     def stop(self) -> None:
@@ -110,72 +104,91 @@ class Host:
     def step(self, event: Event) -> None:
         if self.up:
             self._carry_out(self.replica.step(event, self.now()))
+            self.world.stepped(self)
 
     def make_batch(self) -> None:
         """A new batch of this member's lane; durable before anyone hears of it."""
-        seq, self.disk.next_seq = self.disk.next_seq, self.disk.next_seq + 1
-        digest = hashlib.sha256(b"batch%d.%d.%d" % (self.slot, self.me, seq)).digest()
-        self.store_batch(BatchRef(self.me, INCARNATION, seq, digest, 10, 5000))
-        self.world.announce_batch(self, self.disk.batches[digest])
-
-    def store_batch(self, ref: BatchRef) -> None:
-        self.disk.batches[ref.digest] = ref
+        seq, self.next_seq = self.next_seq, self.next_seq + 1
+        digest = hashlib.sha256(b"batch%d.%d.%d.%d" % (self.slot, self.me, seq, self.life)).digest()
+        ref = BatchRef(self.me, 1, seq, digest, 10, 5000)
+        self.disk.append(ref)
+        self.disk.sync()
+        self.world.announce_batch(self, ref)
         self.step(BatchStored(ref))
 
-    def store_if_up(self, ref: BatchRef) -> None:
-        if self.up:
-            self.store_batch(ref)
+    def store_batch(self, ref: BatchRef) -> None:
+        """A peer's batch. Not synced for itself: the vote that relies on it syncs the same file."""
+        if self.up and ref.digest not in self.disk.batches:
+            self.disk.append(ref)
+            self.step(BatchStored(ref))
+
+    def know_batch(self, ref: BatchRef) -> None:
+        """It is on the disk, and the core may have let it go."""
+        self.step(BatchStored(ref))
 
     # Effects.
 
     def _carry_out(self, effects: list[Effect]) -> None:
+        last = "nothing"
         try:
             for effect in effects:
-                self.world.maybe_crash(self, effect)
+                name = type(effect).__name__
+                self.world.boundary(self, last, name)
                 self._do(effect)
+                last = name
+            if effects:
+                self.world.boundary(self, last, "nothing")
         except Crash:
             self.world.crashed(self)
 
-    def _do(self, effect: Effect) -> None:  # noqa: C901 - one arm for each effect
+    def _do(self, effect: Effect) -> None:
         match effect:
             case Persist(blocks, safety):
-                self.disk.blocks.update({block_id(b.header): b for b in blocks})
-                if safety is not None:
-                    self.disk.safety = safety
+                self._persist(blocks, safety)
             case Broadcast(message):
-                signed = self._signed(message)
-                self.world.judge_sent(self, signed)
-                for member in range(len(self.committee)):
-                    self.world.send(self, member, signed)
+                self._broadcast(message)
             case Send(to, message):
                 self.world.send(self, to, self._signed(message))
             case Commit(blocks, qc):
                 self._commit(blocks, qc)
             case SetTimer(at_ms):
                 self.world.set_timer(self, at_ms - self.skew_ms)
-            case FetchBlocks(ids, hint):
-                self.world.fetch_blocks(self, ids, hint)
-            case FetchRange():
-                self.world.fetch_range(self, effect)
-            case FetchBatches(refs, hint):
-                self.world.fetch_batches(self, refs, hint)
+            case FetchBlocks() | FetchRange() | FetchBatches():
+                self.world.fetch(self, effect)
             case Report():
                 self.world.reported(self, effect)
 
-    def _commit(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> None:
-        self.world.judge_commit(self, blocks, qc)
-        self.disk.committed.extend(blocks)
+    def _persist(self, blocks: tuple[Proposal, ...], safety: SafetyRecord | None) -> None:
         for block in blocks:
+            self.disk.append(block)
+        if safety is not None:
+            self.world.boundary(self, "block log written", "synced")
+            self.disk.sync()
+            self.world.boundary(self, "block log synced", "safety record")
+            self.disk.safety = safety
+
+    def _broadcast(self, message: Message) -> None:
+        signed = self._signed(message)
+        self.world.leaves(self, signed)
+        for member in range(len(self.committee)):
+            if member:
+                self.world.boundary(self, "one copy sent", "the next")
+            self.world.send(self, member, signed)
+
+    def _commit(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> None:
+        self.world.commits(self, blocks, qc)
+        for number, block in enumerate(blocks):
+            if number:
+                self.world.boundary(self, "one marker written", "the next")
+            self.disk.append(Marker(block_id(block.header)))
             self.executed = execute(self.executed, block)
             self.world.execute_later(self, self.executed)
 
     def _signed(self, message: Message) -> Message:
-        chain_id = self.committee.chain_id
+        chain_id, sign = self.committee.chain_id, self.world.signing.sign
         match message:
             case Proposal() if message.signature == UNSIGNED:
-                signed = replace(message, signature=sign(self.key, block_id(message.header)))
-                self.known[block_id(message.header)] = signed
-                return signed
+                return replace(message, signature=sign(self.key, block_id(message.header)))
             case Vote():
                 return replace(message, signature=sign(self.key, vote_message(chain_id, message.data)))
             case Timeout():
@@ -184,11 +197,16 @@ class Host:
         return message
 
     def block(self, identity: bytes) -> Proposal | None:
-        """A block to give to a peer; its own is signed if the disk has it unsigned."""
-        found = self.known.get(identity) or self.disk.blocks.get(identity)
+        """A block to give to a peer, as the driver does: what the core or the disk holds; its own signed."""
+        node = self.replica.tree.node(identity)
+        found = node.proposal if node is not None else self.disk.blocks.get(identity)
         if found is not None and found.signature == UNSIGNED:
-            found = replace(found, signature=sign(self.committee.members[found.header.proposer].public_key, identity))
+            return replace(found, signature=self.world.signing.sign(self.key, identity))
         return found
+
+
+def _height(block: Proposal) -> int:
+    return block.header.height
 
 
 def execute(before: Executed, block: Proposal) -> Executed:
@@ -203,18 +221,18 @@ def execute(before: Executed, block: Proposal) -> Executed:
 class World:
     """What a host needs of the cluster; see cluster.py."""
 
-    committee: Committee
+    signing: Signing
+    pace: Pace
     now: int
 
-    def maybe_crash(self, host: Host, effect: Effect) -> None: ...
+    def boundary(self, host: Host, last: str, following: str) -> None: ...
     def crashed(self, host: Host) -> None: ...
+    def stepped(self, host: Host) -> None: ...
+    def leaves(self, host: Host, message: Message) -> None: ...
     def send(self, host: Host, to: int, message: Message) -> None: ...
-    def judge_sent(self, host: Host, message: Message) -> None: ...
-    def judge_commit(self, host: Host, blocks: tuple[Proposal, ...], qc: QuorumCert) -> None: ...
+    def commits(self, host: Host, blocks: tuple[Proposal, ...], qc: QuorumCert) -> None: ...
     def set_timer(self, host: Host, at_ms: int) -> None: ...
     def announce_batch(self, host: Host, ref: BatchRef) -> None: ...
-    def fetch_blocks(self, host: Host, ids: tuple[bytes, ...], hint: int) -> None: ...
-    def fetch_range(self, host: Host, wanted: FetchRange) -> None: ...
-    def fetch_batches(self, host: Host, refs: tuple[BatchRef, ...], hint: int) -> None: ...
+    def fetch(self, host: Host, wanted: FetchBlocks | FetchRange | FetchBatches) -> None: ...
     def execute_later(self, host: Host, executed: Executed) -> None: ...
     def reported(self, host: Host, report: Report) -> None: ...

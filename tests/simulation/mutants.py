@@ -1,40 +1,61 @@
 """Replicas with one rule broken each. The simulator must catch every one of them.
 
-A mutant patches the class for the time of the hunt; hosts of the cluster all run it.
+A mutant patches the class for the time of the hunt; all members of the cluster run it.
+Source: consensus.md §11, Mutation gate.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from ledger_commit.consensus import judging, tree
+from ledger_commit.consensus import judging, replica, tree
 from ledger_commit.consensus.certificates import Certificates
 from ledger_commit.consensus.committee import Committee
-from ledger_commit.consensus.events import Persist
+from ledger_commit.consensus.events import Commit, Persist, Report
 from ledger_commit.consensus.judging import Judgement, Judging, Verdict
-from ledger_commit.consensus.messages import Proposal, genesis_cert
-from ledger_commit.consensus.pacemaker import Pace
+from ledger_commit.consensus.messages import Proposal, QuorumCert, TimeoutCert, genesis_cert
 from ledger_commit.consensus.payload import Payload
 from ledger_commit.consensus.replica import Replica
-from ledger_commit.consensus.tree import Node
-from tests.simulation.cluster import Cluster, Faults, Violation
+from runtime.bls import Bls
+from tests.simulation.cluster import Cluster, Faults
+from tests.simulation.judge import Violation
+from tests.simulation.signatures import BlsSigning
 
-SEEDS = 150
-ROUGH = Faults(loss=0.2, delay_ms=(1, 700), crash=0.01, partitions=True, slow_executor_ms=50, end_ms=40_000)
-CRASHY = replace(ROUGH, crash=0.05, delay_ms=(5, 250), loss=0.25, partitions=False)
+SEEDS = 60
+ROUGH = Faults(loss=0.2, delay_ms=(1, 700), crash=0.001, partitions=True, slow_executor_ms=50, end_ms=40_000)
+CRASHY = replace(ROUGH, crash=0.01, delay_ms=(5, 250), loss=0.25, partitions=False)
 TWIN = replace(ROUGH, twin=True, crash=0.0)
-LOSSY = replace(ROUGH, loss=0.4, delay_ms=(1, 50), crash=0.0, partitions=False)
+IMPATIENT = Faults(loss=0.05, lost_kinds=("Vote",), delay_ms=(1, 100), base_ms=60)
+"""Votes and timeouts of a round cross each other: locks differ, and a TC has groups."""
+LIES = Faults(loss=0.05, delay_ms=(1, 50), lies=True)
+_VOTE, _PROPOSE, _GIVE_UP, _INIT, _JUDGED = (
+    Replica._vote,
+    Replica._propose,
+    Replica._give_up,
+    Replica.__init__,
+    Replica._judge,
+)
+_JUDGE, _SELECT, _QC, _TC = Judging.judge, Payload.select, Certificates.qc_is_valid, Certificates.tc_is_valid
+
+
+def _cluster(seed: int, faults: Faults) -> Cluster:
+    return Cluster(seed, faults=faults)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Where it is hunted, and what it changes: (owner, name, replacement)."""
+
+    faults: Faults
+    changes: Sequence[tuple[Any, str, Any]]
+    build: Callable[[int, Faults], Cluster] = _cluster
 
 
 def _vote_and_forget(self: Replica, proposal: Proposal) -> None:
     _VOTE(self, proposal)
     self.safety = replace(self.safety, last_voted_round=0, last_vote=None)
-
-
-_VOTE = Replica._vote
-_JUDGE = Judging.judge
 
 
 def _any_round(self: Judging, proposal: Proposal, now_ms: int, lag: int) -> Judgement:
@@ -46,14 +67,13 @@ def _without_payload(self: Judging, proposal: Proposal, now_ms: int, lag: int) -
     return Judgement(Verdict.VOTE) if verdict.kind is Verdict.PAYLOAD_MISSING else verdict
 
 
-def _any_follows(round_number: int, proposal: Proposal) -> bool:
-    """V5 without the comparison of the QC with the TC's high QC."""
+def _follows_any(round_number: int, proposal: Proposal) -> bool:
     qc, tc = proposal.qc, proposal.tc
     return qc.round == round_number - 1 or (tc is not None and tc.round == round_number - 1)
 
 
 def _propose_from_below(self: Replica) -> None:
-    """A leader that builds on its last committed block: what the comparison in V5 is there to refuse."""
+    """A leader that builds on its last committed block."""
     held = self.safety
     if self.high_qc.round != self.round - 1:
         for node in self.tree._nodes.values():
@@ -64,11 +84,20 @@ def _propose_from_below(self: Replica) -> None:
     self.safety = replace(self.safety, high_qc=held.high_qc)
 
 
-_PROPOSE = Replica._propose
+def _follows_strictly(round_number: int, proposal: Proposal) -> bool:
+    qc, tc = proposal.qc, proposal.tc
+    if qc.round == round_number - 1:
+        return tc is None
+    return tc is not None and tc.round == round_number - 1 and tc.high_qc.round < qc.round < round_number
 
 
 def _forget_to_persist(self: Replica, blocks: tuple[Proposal, ...]) -> None:
     self._emit(Persist(blocks, None))
+
+
+def _vote_before_it_is_durable(self: Replica, proposal: Proposal) -> None:
+    _VOTE(self, proposal)
+    self._out[-2:] = self._out[:-3:-1]
 
 
 def _timeout_without_lock(self: Replica) -> None:
@@ -80,18 +109,27 @@ def _timeout_without_lock(self: Replica) -> None:
     self.safety = replace(self.safety, high_qc=held.high_qc)
 
 
-_GIVE_UP = Replica._give_up
+def _tc_without_its_qc(self: Replica, tc: TimeoutCert, sender: int) -> None:
+    if self.high_tc is None or tc.round > self.high_tc.round:
+        self.safety = replace(self.safety, high_tc=tc)
+    self._advance(tc.round + 1)
 
 
-def _reverse_commit(self: Replica, chain: list[Node], qc: Any) -> None:
-    _COMMIT(self, chain[::-1], qc)
+def _tc_with_any_qc(self: Certificates, tc: TimeoutCert) -> bool:
+    self.trust(tc.high_qc)
+    return _TC(self, tc)
 
 
-_COMMIT = Replica._commit
+def _qc_of_any_epoch(self: Certificates, qc: QuorumCert) -> bool:
+    of_its_epoch = Certificates(replace(self.committee, epoch=qc.data.epoch), self.signatures, ZERO_ID)
+    return _QC(self, qc) or _QC(of_its_epoch, qc)
 
 
-def _weak_quorum(self: Committee) -> int:
-    return 2 * self.faults
+ZERO_ID = bytes(32)
+
+
+def _reversed(blocks: tuple[Proposal, ...], qc: QuorumCert) -> Commit:
+    return Commit(blocks[::-1], qc)
 
 
 def _restart_in_qc_round(self: Replica, *args: Any, **kwargs: Any) -> None:
@@ -100,76 +138,87 @@ def _restart_in_qc_round(self: Replica, *args: Any, **kwargs: Any) -> None:
     self.safety = replace(self.safety, last_voted_round=0, last_vote=None, last_timeout=None)
 
 
-_INIT = Replica.__init__
+def _propose_again(self: Replica, *args: Any, **kwargs: Any) -> None:
+    _INIT(self, *args, **kwargs)
+    voted = min(self.safety.last_voted_round, self.round - 1)
+    self.safety = replace(self.safety, last_proposed_round=0, last_proposed_id=ZERO_ID, last_voted_round=voted)
 
 
-def _lanes_ignored(lanes: Any, batches: Any) -> bool:
-    return True
+def _silenced_by_one_liar(self: Replica) -> None:
+    _JUDGED(self)
+    if any(isinstance(effect, Report) and effect.what == "root_mismatch" for effect in self._out):
+        self.halted = "a leader names another state"
 
 
-def _repeat_payload(self: Payload, lanes: Any, turn: int) -> Any:
-    return _SELECT(self, {}, turn)
+def _with_a_rogue_key(seed: int, faults: Faults) -> Cluster:
+    signing, alone = BlsSigning.with_a_rogue()
+    cluster = Cluster(seed, faults=faults, signs=signing)
+    assert cluster.adversary is not None
+    cluster.adversary.alone = alone
+    return cluster
 
 
-_SELECT = Payload.select
-
-
-def _accept_any_tc(self: Certificates, tc: Any) -> bool:
-    return False
-
-
-MUTANTS: dict[str, tuple[Faults, list[Any]]] = {
-    "V4 dropped: votes in a round that it has left": (
-        TWIN,
-        [patch.object(Replica, "_vote", _vote_and_forget), patch.object(Judging, "judge", _any_round)],
+MUTANTS: dict[str, Mutant] = {
+    "V4 dropped: votes in a round that it has left": Mutant(
+        TWIN, [(Replica, "_vote", _vote_and_forget), (Judging, "judge", _any_round)]
     ),
-    "C1 without consecutive rounds": (ROUGH, [patch.object(Replica, "_commits_parent", lambda self, node: True)]),
-    "quorum of 2f": (TWIN, [patch.object(Committee, "quorum_size", property(_weak_quorum))]),
-    "V7 dropped: votes without the payload": (ROUGH, [patch.object(Judging, "judge", _without_payload)]),
-    "nothing persisted before a send": (ROUGH, [patch.object(Replica, "_persist", _forget_to_persist)]),
-    "a timeout that hides its lock": (ROUGH, [patch.object(Replica, "_give_up", _timeout_without_lock)]),
-    "ancestors committed in the wrong order": (ROUGH, [patch.object(Replica, "_commit", _reverse_commit)]),
-    "TC never counts: nobody can propose": (ROUGH, [patch.object(Certificates, "tc_is_valid", _accept_any_tc)]),
-    "restart forgets what it signed": (CRASHY, [patch.object(Replica, "__init__", _restart_in_qc_round)]),
-    "no amplification and no own timeout": (ROUGH, [patch.object(Replica, "_give_up", lambda self: None)]),
-    "lanes repeat": (
+    "C1 without consecutive rounds": Mutant(ROUGH, [(Replica, "_commits_parent", lambda self, node: True)]),
+    "quorum of 2f": Mutant(TWIN, [(Committee, "quorum_size", property(lambda self: 2 * self.faults))]),
+    "V5 with > for ≥": Mutant(ROUGH, [(judging, "follows", _follows_strictly)]),
+    "V5 without the comparison": Mutant(
+        # Every leader does what the comparison is there to refuse.
+        IMPATIENT,
+        [(judging, "follows", _follows_any), (Replica, "_propose", _propose_from_below)],
+    ),
+    "V7 dropped: votes without the payload": Mutant(ROUGH, [(Judging, "judge", _without_payload)]),
+    "V9 dropped: votes for any state": Mutant(
+        LIES, [(Judging, "_judge_execution", lambda *_: Judgement(Verdict.VOTE))]
+    ),
+    "nothing persisted before a send": Mutant(ROUGH, [(Replica, "_persist", _forget_to_persist)]),
+    "a vote before its Persist": Mutant(ROUGH, [(Replica, "_vote", _vote_before_it_is_durable)]),
+    "a timeout without its lock": Mutant(ROUGH, [(Replica, "_give_up", _timeout_without_lock)]),
+    "a TC without its QC": Mutant(IMPATIENT, [(Replica, "_process_tc", _tc_without_its_qc)]),
+    "a TC with any QC": Mutant(replace(IMPATIENT, lies=True), [(Certificates, "tc_is_valid", _tc_with_any_qc)]),
+    "a TC never counts": Mutant(ROUGH, [(Certificates, "tc_is_valid", lambda self, tc: False)]),
+    "ancestors committed in the wrong order": Mutant(ROUGH, [(replica, "Commit", _reversed)]),
+    "proof of possession skipped": Mutant(LIES, [(Bls, "possession_holds", lambda *_: True)], _with_a_rogue_key),
+    "an old epoch accepted": Mutant(replace(LIES, epoch=1), [(Certificates, "qc_is_valid", _qc_of_any_epoch)]),
+    "a round used again after a restart": Mutant(CRASHY, [(Replica, "__init__", _restart_in_qc_round)]),
+    "a second proposal after a restart": Mutant(CRASHY, [(Replica, "__init__", _propose_again)]),
+    "neither amplification nor own timeout": Mutant(ROUGH, [(Replica, "_give_up", lambda self: None)]),
+    "one liar silences everyone": Mutant(LIES, [(Replica, "_judge", _silenced_by_one_liar)]),
+    "whoever offers first is asked for ever": Mutant(
+        replace(LIES, loss=0.3, partitions=True), [(Replica, "_after", lambda self, asked: asked)]
+    ),
+    "votes kept for any round": Mutant(LIES, [(replica, "ROUND_WINDOW", 10**6)]),
+    "lanes repeat": Mutant(
         ROUGH,
         [
-            patch.object(judging, "lanes_follow", _lanes_ignored),
-            patch.object(tree, "lanes_follow", _lanes_ignored),
-            patch.object(Payload, "select", _repeat_payload),
-        ],
-    ),
-    "V5 without the comparison": (
-        LOSSY,
-        [
-            patch.object(judging, "follows", _any_follows),
-            patch.object(Replica, "_propose", _propose_from_below),
-            patch.object(Pace, "round_ms", lambda self, rounds: 300),  # many rounds before the network heals
+            (judging, "lanes_follow", lambda lanes, batches: True),
+            (tree, "lanes_follow", lambda lanes, batches: True),
+            (Payload, "select", lambda self, lanes, turn: _SELECT(self, {}, turn)),
         ],
     ),
 }
 
 
 @contextmanager
-def mutated(name: str) -> Iterator[Faults]:
-    faults, patches = MUTANTS[name]
-    for each in patches:
-        each.start()
-    try:
-        yield faults
-    finally:
-        for each in reversed(patches):
-            each.stop()
+def mutated(mutant: Mutant) -> Iterator[None]:
+    with ExitStack() as stack:
+        for owner, name, replacement in mutant.changes:
+            stack.enter_context(patch.object(owner, name, replacement))
+        yield
 
 
 def hunt(name: str, seeds: int = SEEDS, note: Callable[[str], None] = lambda _: None) -> int | None:
     """The first seed on which the mutant is caught, None where it survives them all."""
-    with mutated(name) as faults:
+    mutant = MUTANTS[name]
+    with mutated(mutant):
         for seed in range(seeds):
+            cluster = mutant.build(seed, mutant.faults)
             try:
-                Cluster(seed, faults=faults).run()
-            except (Violation, AssertionError) as caught:
+                cluster.run()
+            except Violation as caught:
                 note(str(caught))
                 return seed
     return None
