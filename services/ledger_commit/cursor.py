@@ -29,6 +29,7 @@ TAIL: Final = 64
 """Offsets looked at first; where they hold no cursor, WIDER times as many before them, up to WIDEST."""
 WIDER: Final = 16
 WIDEST: Final = 16_384
+PATIENCE_S: Final = 20.0
 LOOK_S: Final = 1.0
 ALARM_S: Final = 5.0
 PAUSE_S: Final = 1.0
@@ -56,12 +57,16 @@ async def newest_cursor(
 
 
 async def _records(consumer: Any, place: TopicPartition, first: int, last: int) -> list[Any]:
-    """The committed records from offset `first` to before `last`, which is no more than the end."""
+    """The committed records from offset `first` to before `last`, which is no more than the end.
+
+    Raises TimeoutError where they do not come, as when the topic was made anew meanwhile and is shorter now.
+    """
     found: list[Any] = []
     consumer.seek(place, first)
-    while await consumer.position(place) < last:
-        polled = await consumer.getmany(place, timeout_ms=500)
-        found += [record for record in polled.get(place, ()) if record.offset < last]
+    async with asyncio.timeout(PATIENCE_S):
+        while await consumer.position(place) < last:
+            polled = await consumer.getmany(place, timeout_ms=500)
+            found += [record for record in polled.get(place, ()) if record.offset < last]
     return found
 
 

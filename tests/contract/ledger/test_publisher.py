@@ -259,6 +259,22 @@ async def test_a_cursor_is_found_behind_what_is_no_cursor(
     assert [e["offset"] for e in logs if e["event"] == "undecodable_cursor"] == [4]
 
 
+async def test_an_end_of_the_topic_that_does_not_come_is_not_waited_for(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic was made anew, and is shorter than it was; TimeoutError is an OSError, and so the role is let go."""
+    monkeypatch.setattr(cursor, "PATIENCE_S", 0.2)
+    place = TopicPartition(publishing.names.publisher.name(), 0)
+    consumer = kafka.make_consumer(publishing.kafka, group=None, client_id="test", read_committed=True)
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        with pytest.raises(TimeoutError):
+            await cursor.newest_cursor(consumer, place, 5, lambda _: None)
+    finally:
+        await consumer.stop()
+
+
 async def test_a_key_that_cannot_be_used_ends_no_replica(publishing: Publishing) -> None:
     """The wraps of one topic's key are damaged; the publisher lets go of the role, and goes on once they are repaired."""
     executor = await publishing.executor(*history(1))
