@@ -6,9 +6,9 @@ has come. SQLite runs with synchronous=FULL: without it a power loss can leave a
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import event, func, or_, select
+from sqlalchemy import BigInteger, Column, Integer, event, func, or_, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Field, SQLModel
@@ -19,22 +19,25 @@ from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, Header, Quorum
 from ledger_commit.settlement import Execution
 from runtime.bulk import Row, insert, upsert
 
+_Large: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""For heights, leaves and milliseconds: an INTEGER of PostgreSQL ends at 2^31, one of SQLite at 2^63."""
+
 
 class LedgerBlock(SQLModel, table=True):
     """One committed block; `commit_qc` where it was committed directly."""
 
     __tablename__ = "ledger_block"
 
-    height: int = Field(primary_key=True)
-    round: int
+    height: int = Field(sa_column=Column(_Large, primary_key=True, autoincrement=False))
+    round: int = Field(sa_column=Column(_Large, nullable=False))
     proposer: str
     id: bytes
     header: bytes
     commit_qc: bytes
     batches: int
     entries: int
-    time_ms: int
-    first_leaf: int
+    time_ms: int = Field(sa_column=Column(_Large, nullable=False))
+    first_leaf: int = Field(sa_column=Column(_Large, nullable=False))
     results: int
 
 
@@ -43,8 +46,8 @@ class LedgerResult(SQLModel, table=True):
 
     __tablename__ = "ledger_result"
 
-    leaf: int = Field(primary_key=True)
-    height: int
+    leaf: int = Field(sa_column=Column(_Large, primary_key=True, autoincrement=False))
+    height: int = Field(sa_column=Column(_Large, nullable=False))
     claim_ref: bytes = Field(index=True)
     submitter: str
     payer: str
@@ -58,7 +61,7 @@ class LedgerTransaction(SQLModel, table=True):
     __tablename__ = "ledger_transaction"
 
     transaction_id: bytes = Field(primary_key=True)
-    leaf: int
+    leaf: int = Field(sa_column=Column(_Large, nullable=False))
 
 
 TABLES = [SQLModel.metadata.tables[name] for name in ("ledger_block", "ledger_result", "ledger_transaction")]
