@@ -5,9 +5,16 @@ One of the four starts late and catches up, so whatever is compared between repl
 
 import asyncio
 import hashlib
+import io
+import json
+import os
+import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 import pytest
@@ -17,6 +24,7 @@ from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.identifiers import control_number
 from claims.result import CLAIM_RESULT
 from claims.transaction import SIGNED_TRANSACTION, Kind, PricedClaim, RefusalReason, SignedTransaction
+from cli.__main__ import main
 from ledger_commit.consensus.messages import HEADER, block_id
 from ledger_commit.ledger import Ledger
 from ledger_commit.results import ProvenResults
@@ -437,6 +445,69 @@ async def test_streams_end_when_the_replica_stops_and_go_on_behind_the_cursor_af
     settled.replicas.start("borealis")
     await settled.executed(0)
     assert await everything(settled, "borealis", 2, before[1][0]) == before[2:]
+
+
+# The command line, as a person uses it against these replicas.
+
+
+async def claimledger(settled: Settled, *arguments: str) -> tuple[int, str, str]:
+    """How the command ends and what it writes, run beside this loop, in which the replicas are."""
+    out, err, around = io.StringIO(), io.StringIO(), {"CLAIMLEDGER_RUN": str(settled.replicas.run), "COLUMNS": "200"}
+
+    def run() -> int:
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    with (
+        redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, around),
+        patch.object(sys, "argv", ["claimledger", *arguments]),
+    ):  # fmt: skip
+        code = await asyncio.to_thread(run)
+    return code, out.getvalue(), err.getvalue()
+
+
+async def test_a_proof_is_fetched_kept_and_verified_by_command(settled: Settled, tmp_path: Path) -> None:
+    number, file = control_number(ref(AURORAS)), str(tmp_path / "kept.proof")
+    code, out, _ = await claimledger(settled, "proof", number, "--out", file, "--org", "riverside")
+    assert (code, out.startswith(f"{number}  SETTLED  aurora → riverside  charge 100.00  paid 100.00")) == (0, True)
+    code, out, _ = await claimledger(settled, "verify", file, "--json")
+    told = json.loads(out)
+    assert (code, told["verified"], told["result"]["claim_ref"]) == (0, True, ref(AURORAS).hex())
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (control_number(ref(AURORAS)), "NOT_FOUND: there is no such settlement (a claim exists for its submitter"),
+        (control_number(ref("never handed in")), "NOT_FOUND: there is no such settlement (a claim exists for its submitter"),
+        ("short", "'short' is no claim control number: 26 characters"),
+    ],
+    ids=["foreign", "unknown", "no reference"],
+)  # fmt: skip
+async def test_a_proof_that_there_is_not_says_so_and_writes_no_file(
+    settled: Settled, tmp_path: Path, number: str, message: str
+) -> None:
+    file = tmp_path / "kept.proof"
+    code, out, err = await claimledger(settled, "proof", number, "--out", str(file), "--org", "borealis", "--json")
+    assert (code, out, file.exists()) == (1, "", False)
+    assert message in json.loads(err)["error"]
+
+
+async def test_tail_resumes_behind_its_cursor(settled: Settled) -> None:
+    first = (await claimledger(settled, "tail", "settlements", "-n", "2", "--org", "aurora", "--json"))[1]
+    rows = [json.loads(line) for line in first.splitlines()]
+    assert [row["control_number"] for row in rows] == [control_number(ref(name)) for name in (AURORAS, SHARED)]
+    again = ("tail", "settlements", "-n", "1", "--cursor", rows[0]["cursor"], "--org", "aurora", "--json")
+    assert (await claimledger(settled, *again))[1].splitlines() == first.splitlines()[1:]
+
+
+async def test_a_cursor_that_is_none_is_told_to_the_person_with_its_name(settled: Settled) -> None:
+    code, out, err = await claimledger(settled, "tail", "settlements", "--cursor", "yesterday", "--json")
+    assert (code, out) == (1, "")
+    assert "cursor: 'yesterday' is no cursor of this service" in json.loads(err)["error"]
 
 
 MANY = 12 * SUBSCRIBE_ROWS
