@@ -39,9 +39,10 @@ class Replicas:
             self._running[organisation] = (stop, asyncio.create_task(run_replica(settings, stop)))
 
     async def stop(self, *organisations: str) -> None:
-        for organisation in organisations:
-            stop, task = self._running.pop(organisation)
+        ending = [self._running.pop(organisation) for organisation in organisations]
+        for stop, _ in ending:
             stop.set()
+        for _, task in ending:
             await task
 
     async def stop_all(self) -> None:
