@@ -75,7 +75,7 @@ class Adversary:
         self.alone: int | None = None
         """The secret with which it signs for everyone, should its key have been let in without proof of possession."""
 
-    def hears(self, message: Message) -> None:
+    def hears(self, sender: int, message: Message) -> None:
         """Remembers what it can repeat."""
         match message:
             case Proposal():
@@ -83,7 +83,7 @@ class Adversary:
                 self.qcs.append(message.qc)
             case Timeout():
                 self.qcs.append(message.high_qc)
-                if message.voter != self.member:
+                if message.voter == sender != self.member:
                     self.timeouts.setdefault(message.round, {})[message.voter] = message
                     self.timeouts.pop(message.round - 20, None)
             case TimeoutCert() if message not in self.tcs[-8:]:

@@ -89,8 +89,9 @@ class Cluster(World):
             # Two instances under one key, each with a memory of its own.
             self.hosts.append(Host(self, self.size, 0, self.make_replica))
         self.judge.hosts = self.hosts
-        self.judge.byzantine = {0} if self.faults.twin or self.faults.lies else set()
-        self.adversary = Adversary(0, self.signing, self.random, self.seen) if self.faults.lies else None
+        liars = range(self.signing.committee.faults) if self.faults.lies else ()
+        self.judge.byzantine = {*liars, *({0} if self.faults.twin else ())}
+        self.adversaries = {me: Adversary(me, self.signing, self.random, self.seen) for me in liars}
         self.cut: set[tuple[int, int]] = set()
         """Pairs of slots between which nothing arrives, in this direction."""
         self.batches: list[BatchRef] = []
@@ -208,17 +209,18 @@ class Cluster(World):
                     self._deliver(host, target, type(told).__name__, self._arrival(target, host.me, told))
 
     def _as_told(self, host: Host, target: Host, message: Message) -> list[Message]:
-        if self.adversary is None or host.me != self.adversary.member or target.me == host.me:
+        adversary = self.adversaries.get(host.me)
+        if adversary is None or target.me == host.me:
             return [message]
-        told = self.adversary.says(message)
+        told = adversary.says(message)
         for each in told:
             self.judge.overheard(each)
         return told
 
     def _arrival(self, target: Host, sender: int, message: Message) -> Callable[[], None]:
         def arrive() -> None:
-            if self.adversary is not None and target.me == self.adversary.member:
-                self.adversary.hears(message)
+            if target.me in self.adversaries:
+                self.adversaries[target.me].hears(sender, message)
             target.step(Received(sender, message))
 
         return arrive
@@ -272,8 +274,8 @@ class Cluster(World):
 
     def _answer(self, host: Host, peer: Host, answer: BlocksFetched) -> None:
         self.seen["block_fetched" if answer.qc is None else "range_fetched"] += 1
-        if self.adversary is not None and peer.me == self.adversary.member:
-            answer = self.adversary.gives(answer)
+        if peer.me in self.adversaries:
+            answer = self.adversaries[peer.me].gives(answer)
         life = host.life
 
         def arrive() -> None:
@@ -392,4 +394,5 @@ def scenario(seed: int) -> Cluster:
         epoch=0 if bls else chance.choice((0, 0, 0, 1)),
         bls=bls,
     )
-    return Cluster(seed, size=7 if chance.random() < 0.2 and not bls else 4, faults=faults)
+    size = 4 if bls else chance.choice((4, 4, 4, 4, 5, 7, 7))
+    return Cluster(seed, size, faults)

@@ -156,7 +156,9 @@ class Judge:
         signers = self.committee.signers(qc.signers) or []
         keys, message = self.committee.keys(signers), vote_message(self.committee.chain_id, qc.data)
         self.check(qc.data.epoch == self.committee.epoch, f"a certificate of epoch {qc.data.epoch} is trusted")
-        self.check(len(signers) >= 1 + 2 * self.committee.faults, "a certificate without a quorum is trusted")
+        members = len(self.committee)
+        quorum = -(-(members + (members - 1) // 3 + 1) // 2)
+        self.check(len(signers) >= quorum, "a certificate without a quorum is trusted")
         self.check(self.signing.checks.verify_same(keys, message, qc.aggregate), "a forged certificate is trusted")
         self._one_a_round(qc)
         block = self.proposals.get(qc.block_id)

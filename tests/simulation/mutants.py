@@ -153,8 +153,7 @@ def _silenced_by_one_liar(self: Replica) -> None:
 def _with_a_rogue_key(seed: int, faults: Faults) -> Cluster:
     signing, alone = BlsSigning.with_a_rogue()
     cluster = Cluster(seed, faults=faults, signs=signing)
-    assert cluster.adversary is not None
-    cluster.adversary.alone = alone
+    cluster.adversaries[0].alone = alone
     return cluster
 
 

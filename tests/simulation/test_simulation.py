@@ -76,6 +76,19 @@ def test_invariants_hold_on_every_seed(first: int) -> None:
         _SEEN.update(scenario(seed).run().seen)
 
 
+HOSTILE = Faults(loss=0.3, delay_ms=(1, 50), partitions=True, lies=True)
+FIXED = [
+    pytest.param(4, HOSTILE, id="a hostile peer is asked first for the block that everyone waits for"),
+    pytest.param(31, HOSTILE, id="a hostile peer offers itself first for the range that one is behind"),
+]
+"""Seeds that failed once."""
+
+
+@pytest.mark.parametrize(("seed", "faults"), FIXED)
+def test_what_failed_once_holds(seed: int, faults: Faults) -> None:
+    Cluster(seed, faults=faults).run()
+
+
 def _all_seen() -> Counter[str]:
     if SEEDS < 100 or not _SEEN:
         pytest.skip("needs a hundred seeds of this module to have run in this process")
