@@ -126,7 +126,8 @@ BAD_TC = {
     "a high QC below the highest told": time_out(5, certify(B1), {1: (0,), 2: (1, 3)}),
     "a high QC above the highest told": time_out(5, certify(B3), {1: (0,), 2: (1, 3)}),
     "a high QC that is none": time_out(5, certify(B2, (0, 1)), {1: (0,), 2: (1, 3)}),
-    "another epoch": replace(GOOD_TC, epoch=1),
+    "another epoch": time_out(5, certify(B2), epoch=1),
+    "signed for another epoch": replace(time_out(5, certify(B2), epoch=1), epoch=0),
     "another round": replace(GOOD_TC, round=6),
     "another signature": replace(GOOD_TC, aggregate=AGGREGATE),
     "members exchanged between groups": replace(
@@ -168,6 +169,7 @@ GOOD_TIMEOUTS = {
 BAD_TIMEOUTS = {
     "a QC of its own round": timeout(1, 2, certify(B2)),
     "a QC above its round": timeout(1, 1, certify(B2), None),
+    "a QC of its own round beside a TC": timeout(1, 3, certify(B3), time_out(2, certify(B1))),
     "a lower QC without a TC": timeout(1, 5, certify(B2)),
     "the TC of another round": timeout(1, 5, certify(B2), time_out(3, certify(B2))),
     "a QC below that of its TC": timeout(1, 5, certify(B1), time_out(4, certify(B2))),
@@ -227,7 +229,7 @@ def test_votes_for_different_blocks_do_not_add_up() -> None:
     rival = block(B1, 2, time_ms=10_099)
     bench = Bench()
     for voter, proposal in ((0, B2), (1, B2), (2, rival), (3, rival)):
-        bench.hear(voter, vote(voter, proposal))
+        assert bench.hear(voter, vote(voter, proposal)) == []
     assert bench.replica.high_qc == GENESIS_QC
     assert reports(bench.hear(2, vote(2, B2))) == [("double_vote", 2)]
     assert bench.replica.high_qc == GENESIS_QC

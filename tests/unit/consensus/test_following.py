@@ -85,18 +85,19 @@ def test_c1_what_this_replica_did_not_vote_for_is_in_the_log_before_its_commit()
         assert isinstance(effects[effects.index(persist) + 1], Commit)
 
 
-def test_c1_a_branch_beside_the_committed_chain_is_dropped() -> None:
+def test_c1_a_branch_beside_the_committed_chain_is_dropped_whatever_its_height() -> None:
+    """The first block was committed by the branch itself, whose QCs few saw."""
     first = LONG[0]
     beside = block(first, 2, time_ms=NOW + 77)
+    above = block(beside, 3, time_ms=NOW + 78)
+    on = block(first, 4, tc=time_out(3, certify(first)))
+    following = block(on, 5)
     bench = Bench()
-    for proposal in (first, beside, block(first, 3, tc=time_out(2, certify(first)))):
+    for proposal in (first, beside, above, on, following):
         bench.propose(proposal)
-    on = block(first, 3, tc=time_out(2, certify(first)))
-    following = block(on, 4)
-    bench.propose(following)
-    assert committed(bench.learn(certify(following))) == [1, 2]
-    assert ids(beside)[0] not in bench.replica.tree
-    assert committed(bench.learn(certify(beside))) == []
+    assert committed(bench.learn(certify(following))) == [2]
+    assert not any(identity in bench.replica.tree for identity in ids(beside, above))
+    assert committed(bench.learn(certify(beside)) + bench.learn(certify(above))) == []
 
 
 # The state that a certified header tells of.
