@@ -82,6 +82,7 @@ class Cluster(World):
         self.queue: list[tuple[int, int, Callable[[], None]]] = []
         self.ticket = 0
         self.trace = hashlib.sha256()
+        self.traced: Message | None = None
         self.judge = Judge(self.signing, self._violated)
         self.seen = self.judge.seen
         self.hosts = [Host(self, i, i, self.make_replica) for i in range(self.size)]
@@ -201,7 +202,10 @@ class Cluster(World):
         self.seen["twin_voted_twice" if vote else "twin_proposed_twice"] += len(told) > 1
 
     def send(self, host: Host, to: int, message: Message) -> None:
-        self.trace.update(b"%d:%d>%d:%s" % (self.now, host.slot, to, repr(message).encode()))
+        if message is not self.traced:
+            self.traced = message
+            self.trace.update(repr(message).encode())
+        self.trace.update(b"%d:%d>%d" % (self.now, host.slot, to))
         for target in self.hosts:
             # Twins hear everything that is meant for their key, but each only its own echo.
             if target.me == to and (target.me != host.me or target is host):

@@ -147,7 +147,8 @@ class Judge:
             self._looked_at[host.slot] = qc
             self._certificate(qc)
         for what, held, cap in footprint(host.replica):
-            self.check(held <= cap, f"{host.me} holds {held} {what}, {cap} at most")
+            if held > cap:
+                self.fail(f"{host.me} holds {held} {what}, {cap} at most")
 
     def _certificate(self, qc: QuorumCert) -> None:
         if qc.round == 0 or qc in self._genuine:
