@@ -110,7 +110,7 @@ def _has_unknown(message: Message) -> bool:
     """Whether anything is lost without them; most messages have none, and looking into each part of them takes long."""
     known = type(message)()
     known.CopyFrom(message)
-    known.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    known.DiscardUnknownFields()
     return known.ByteSize() != message.ByteSize()
 
 

@@ -62,7 +62,7 @@ async def test_rows_name_what_is_to_be_deleted(connection: AsyncConnection) -> N
 
 
 def test_an_order_that_is_not_the_statements_is_found_at_its_first_use() -> None:
-    dialect = postgresql.asyncpg.dialect()
+    dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]
     where = (TABLE.c.number == bindparam("n"), TABLE.c.owner == bindparam("o"))
     with pytest.raises(AssertionError, match=r"rows are \('o', 'n'\)"):
         Bulk(("o", "n"), lambda _: delete(TABLE).where(*where))._text(dialect)
