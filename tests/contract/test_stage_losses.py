@@ -27,6 +27,7 @@ from runtime.kafka import SealingProducer, make_consumer, make_producer
 from runtime.stage import Out
 from runtime.topic_keys import TopicKeys
 from tests.contract.stage_program import SCHEMA, topic_keys
+from tests.fixtures.kafka import now_ms
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ class Bench:
         async with SealingProducer(make_producer(self.kafka, "test"), self.keys, "test") as producer:
             outs = [Out(self.plan["source"], p, p, SCHEMA, p.decode(), 0) for p in payloads]
             for start in range(0, len(outs), 10):
-                await producer.send_all(outs[start : start + 10], 0)
+                await producer.send_all(outs[start : start + 10], now_ms())
 
     async def sink(self) -> list[bytes]:
         """What has arrived, in order, in clear."""

@@ -35,6 +35,7 @@ from tests.contract.intake.pipeline import (
 )
 from tests.contract.intake.running import client, projecting, serving
 from tests.contract.intake.test_relay import submit
+from tests.fixtures.kafka import now_ms
 
 pytestmark = pytest.mark.kafka
 S = Status
@@ -94,7 +95,7 @@ async def test_a_report_of_another_payer_or_of_no_claim_changes_nothing(kafka_wo
         batch.events.add(claim_ref=forged.claim_ref, version=1, status=3, step=1, time_ms=1, payer=forged.payer)
         out = Out(RAW_STATUS.name(other), b"k", batch.SerializeToString(), RAW_STATUS.schema, "forged", 0)
         async with producing(world, other, "validation") as producer:
-            await producer.send_all([out], 1)
+            await producer.send_all([out], now_ms())
         await report(world, dataclasses.replace(forged, claim_ref=bytes(16)))
         await report(world, step(world, number, S.VALIDATED), step(world, number, S.SCORED))
         expected = LIFE[:3]
@@ -113,7 +114,7 @@ async def test_an_undecodable_report_goes_to_the_dead_letters_and_the_stream_goe
         (number,) = await submit(world, "k")
         async with producing(world, payer, "validation") as producer:
             await producer.producer.send_and_wait(topic, b"not sealed at all", key=b"k", partition=0)
-            await producer.send_all([Out(topic, b"k", b"\xff\xff", RAW_STATUS.schema, "e", 0)], 1)
+            await producer.send_all([Out(topic, b"k", b"\xff\xff", RAW_STATUS.schema, "e", 0)], now_ms())
         await report(world, step(world, number, S.VALIDATED))
         assert await eventually(lambda: statuses_in_topic(world, "clinic-a"), LIFE[:2]) == LIFE[:2]
     letters = await list_dead_letters(world.network.kafka, keys_of(world, "regulator", "intake"), [topic])
@@ -194,7 +195,7 @@ async def publish(world: World, proof: bytes, party: bytes = b"submitter", organ
     topic = SETTLEMENTS.name(world.named(organisation))
     out = Out(topic, b"r", proof, SETTLEMENTS.schema, hashlib.sha256(proof).hexdigest(), 0, (("party", party),))
     async with producing(world, "regulator", "intake") as producer:
-        await producer.send_all([out], 1)
+        await producer.send_all([out], now_ms())
 
 
 def trusting(proofs: list[bytes]) -> Verify:
@@ -286,7 +287,7 @@ async def test_a_rejection_ends_the_duty_only_under_the_payers_key(kafka_world: 
             message = events_pb2.RejectedClaim(rejection=rejection, signature=signer.sign(rejection_message(rejection)))
             out = Out(REJECTED.name(payer), b"r", message.SerializeToString(), REJECTED.schema, "r", 0)
             async with producing(world, payer, "validation") as producer:
-                await producer.send_all([out], 1)
+                await producer.send_all([out], now_ms())
             if signer is wrong:
                 keys, topic = keys_of(world, "regulator", "intake"), REJECTED.name(payer)
                 found = await eventually(lambda: _letter_types(world, keys, topic), ["bad-signature"])  # noqa: B023

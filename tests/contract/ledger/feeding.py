@@ -27,6 +27,7 @@ from runtime.stage import Out
 from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, NamedTopic, Topic
 from tests.contract.ledger.publishing import ended, keys_in, own
+from tests.fixtures.kafka import now_ms
 from tests.fixtures.ledger_world import CHAIN_ID, LedgerWorld, claim, line, scored_entry
 
 PAYER = "aurora"
@@ -124,7 +125,7 @@ class Feeding:
             value = events_pb2.ScoredRecord(scored_record=entry[1:]).SerializeToString()
             place = number % PARTITIONS if partition is None else partition
             outs.append(Out(name, b"key", value, topic.schema, "event", place))
-        await self.producer.send_all(outs, 0)
+        await self.producer.send_all(outs, now_ms())
 
     async def acknowledged(self, topic: Topic, group: str = "shared") -> list[int]:
         """The group's offset in each partition, 0 where it has none."""

@@ -13,6 +13,7 @@ from ledger_commit import feeder, lane
 from runtime.dlq import list_dead_letters
 from runtime.stage import Out
 from tests.contract.ledger.feeding import PAYER, Feeding, entries, eventually, opened
+from tests.fixtures.kafka import now_ms
 
 pytestmark = pytest.mark.kafka
 SETTLE_S = 0.3
@@ -80,7 +81,7 @@ async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream
     await bare.send_and_wait(name, None, key=b"key", partition=0)
     await bare.send_and_wait(name, moved, key=b"key", partition=0, headers=headers)
     for value in (b"\xff\xff", b"\x0a\x03abc"):
-        await feeding.producer.send_all([Out(name, b"key", value, topic.schema, "event", 0)], 0)
+        await feeding.producer.send_all([Out(name, b"key", value, topic.schema, "event", 0)], now_ms())
     await feeding.send(topic, sent[1:], 0)
     member = feeding.member()
     feeding.feed(member, topic, turn_s=None if path == "scored" else lambda _: 0.05)

@@ -26,6 +26,7 @@ from tests.contract.ledger.conftest import REPLICAS, Replicas
 from tests.contract.ledger.feeding import acknowledged
 from tests.contract.ledger.handing_in import Clerk, told
 from tests.contract.ledger.publishing import PAYERS, Names, members, own
+from tests.fixtures.kafka import now_ms
 from tests.fixtures.ledger_world import claim, line, scored_entry
 from verify_settlement import Verifier
 
@@ -57,7 +58,7 @@ class Way:
                 value = events_pb2.ScoredRecord(scored_record=entry[1:]).SerializeToString()
                 outs.append(Out(topic.name(payer), b"key", value, topic.schema, "event", number % PARTITIONS))
             async with SealingProducer(make_producer(self.kafka, "test"), keys, "test") as producer:
-                await producer.send_all(outs, 0)
+                await producer.send_all(outs, now_ms())
 
     async def until_members(self, group: str) -> None:
         """Returns when all replicas have their partitions."""

@@ -33,6 +33,7 @@ from tests.contract.ledger.publishing import (
     true,
 )
 from tests.fixtures.executed import history
+from tests.fixtures.kafka import now_ms
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).resolve().parents[3]
@@ -210,9 +211,9 @@ async def test_a_predecessor_is_fenced_before_its_cursor_is_read(
     sealing = SealingProducer(producer, publishing.keys, "predecessor")
     async with sealing:
         async with producer.transaction():
-            await sealing.send_all([cursor_record(0, 1)], 0)
+            await sealing.send_all([cursor_record(0, 1)], now_ms())
         await producer.begin_transaction()
-        await sealing.send_all([cursor_record(ahead.next_leaf, ahead.block_height)], 0)
+        await sealing.send_all([cursor_record(ahead.next_leaf, ahead.block_height)], now_ms())
         refused = []
 
         async def read_then_commit(*arguments: Any) -> Any:
@@ -243,12 +244,12 @@ async def test_a_cursor_is_found_behind_what_is_no_cursor(
     no_cursors = [replace(cursor_record(0, 3), value=value) for value in (None, b"\xff")]
     async with sealing:
         async with producer.transaction():
-            await sealing.send_all([cursor_record(0, 1), cursor_record(0, 2)], 0)
+            await sealing.send_all([cursor_record(0, 1), cursor_record(0, 2)], now_ms())
         async with producer.transaction():
-            await sealing.send_all(no_cursors, 0)
+            await sealing.send_all(no_cursors, now_ms())
         for _ in range(5):
             await producer.begin_transaction()
-            await sealing.send_all([cursor_record(7, 7)], 0)
+            await sealing.send_all([cursor_record(7, 7)], now_ms())
             await producer.abort_transaction()
     with capture_logs() as logs:
         publishing.stand(executor)

@@ -32,6 +32,7 @@ from runtime.stage import Incoming, Out
 from runtime.tenant_keys import TenantKeys, service_keys
 from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, SCORES, SUBMITTED, VALIDATED, Topic, bucket_of
+from tests.fixtures.kafka import now_ms
 from validation.__main__ import build as build_validation
 from validation.history import Histories
 from validation.settings import ValidationSettings
@@ -137,7 +138,7 @@ class Pipeline:
     async def send_outs(self, outs: Sequence[Out]) -> None:
         async with SealingProducer(make_producer(self.kafka, "test"), self.intake_keys, "test") as producer:
             for out in outs:
-                await producer.send_all([out], 0)
+                await producer.send_all([out], now_ms())
 
     async def read(self, topic: Topic, service: str = "fraud") -> list[Incoming]:
         """All records of a topic of every payer, in clear, in the order of each partition."""
