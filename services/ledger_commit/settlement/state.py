@@ -69,8 +69,10 @@ class State:
         """By submitter: what is spent."""
         self.claims_of_payer: dict[ClaimKey, ClaimEntry] = {}
         """The same entries by payer, for reviews and for coordination of benefits."""
-        self.tags: dict[bytes, bytes] = {}
-        """Duplicate tag of a live line → the claim_ref that holds it."""
+        self.tags: dict[bytes, ClaimKey] = {}
+        """Duplicate tag of a live line → the claim that holds it, by submitter."""
+        self.waiting: dict[bytes, list[ClaimKey]] = {}
+        """Duplicate tag → pended claims that hold it next, should its holder be denied. It follows from what was written."""
         self.positions: dict[tuple[str, str], int] = {}
         """(payer, payee) → cents settled in all; the sum over payers is the sum over payees is that of all results."""
         self._moved: dict[tuple[str, str], None] = {}
@@ -123,6 +125,16 @@ class State:
     def write(self, kind: bytes, key: bytes, value: bytes) -> None:
         """Takes a change into the next state root: kind(1), key and value, each behind its length(2)."""
         self._writes.append(kind + len(key).to_bytes(2, "big") + key + len(value).to_bytes(2, "big") + value)
+
+    def hold_tag(self, tag: bytes, holder: ClaimKey | None) -> None:
+        """Gives the tag to this claim, or to nobody."""
+        if holder is None:
+            del self.tags[tag]
+            self.write(b"t", tag, b"")
+            return
+        self.tags[tag] = holder
+        submitter, claim_ref, version = holder
+        self.write(b"t", tag, submitter.encode() + claim_ref + version.to_bytes(2, "big"))
 
     def post_accumulators(self, accounts: list[Account]) -> None:
         """Takes over what a claim posted."""

@@ -20,7 +20,7 @@ from claims.transaction import (
 )
 from ledger_commit.settlement.accumulators import NO_LIMITS, Ledger
 from ledger_commit.settlement.adjudication import adjudicate_line, deny_line
-from ledger_commit.settlement.state import ClaimEntry, KnownPlan, State
+from ledger_commit.settlement.state import ClaimEntry, ClaimKey, KnownPlan, State
 
 NO_TAG = bytes(32)
 """A line whose duplicate tag is all zeros has none."""
@@ -32,8 +32,7 @@ def submit_claim(
 ) -> ClaimResult | None:
     """The claim's result, or None for a repeat, which leaves no trace. `payer` signed the record and is the claim's."""
     assert claim.payer == payer, "a record with another payer's claim is no authentic record"
-    key = (claim.submitter, claim.claim_ref, claim.version)
-    entry = state.claims.get(key) or state.claims_of_payer.get((claim.payer, claim.claim_ref, claim.version))
+    entry = state.claims.get(_key_of(claim)) or state.claims_of_payer.get((claim.payer, claim.claim_ref, claim.version))
     if entry is not None:
         return _repeat(state, entry, claim, height, index)
     reason = refusal_of(state, payer, claim)
@@ -43,7 +42,7 @@ def submit_claim(
     holder = _other_holder(state, claim)
     why = _why_pended(claim, holder, pended=pended)
     if why is not None:
-        _hold_tags(state, claim)
+        _hold_tags(state, claim, pended=True)
         linked = holder if why is ReasonClass.DUPLICATE else None
         _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, None, linked), Outcome.PENDED)
         return _result(claim, height, index, Outcome.PENDED, reason=why, linked=linked)
@@ -122,33 +121,44 @@ def _live_tags(claim: PricedClaim) -> list[bytes]:
     return [line.duplicate_tag for line in claim.lines if line.duplicate_tag != NO_TAG and not line.denial_carc]
 
 
+def _key_of(claim: PricedClaim) -> ClaimKey:
+    return (claim.submitter, claim.claim_ref, claim.version)
+
+
 def _other_holder(state: State, claim: PricedClaim) -> bytes | None:
     """The claim that holds one of this claim's tags. A prior payer's claim for the same service is no duplicate.
 
     Only where it is on this ledger as the claim names it: what it paid is then taken off. A holder under the same reference
     is another submitter's claim or another version, and as much a second one as any.
     """
-    coordinated = {p.claim_ref for p in claim.prior if (p.payer, p.claim_ref, p.version) in state.claims_of_payer}
+    coordinated = [state.claims_of_payer.get((p.payer, p.claim_ref, p.version)) for p in claim.prior]
     for tag in _live_tags(claim):
         holder = state.tags.get(tag)
-        if holder is not None and holder not in coordinated:
-            return holder
+        if holder is not None and not any(prior is state.claims[holder] for prior in coordinated):
+            return holder[1]
     return None
 
 
-def _hold_tags(state: State, claim: PricedClaim) -> None:
+def _hold_tags(state: State, claim: PricedClaim, *, pended: bool = False) -> None:
+    """Takes the tags that nobody holds; a pended claim waits for the others."""
+    key = _key_of(claim)
     for tag in _live_tags(claim):
         if tag not in state.tags:
-            state.tags[tag] = claim.claim_ref
-            state.write(b"t", tag, claim.claim_ref)
+            state.hold_tag(tag, key)
+        elif pended and key not in (state.tags[tag], *state.waiting.get(tag, ())):
+            state.waiting.setdefault(tag, []).append(key)
 
 
-def free_tags(state: State, claim: PricedClaim) -> None:
-    """A claim that is denied holds nothing."""
+def _free_tags(state: State, claim: PricedClaim) -> None:
+    """A claim that is denied holds nothing: its tags go to the pended claims that wait for them, else to nobody."""
+    key = _key_of(claim)
     for tag in _live_tags(claim):
-        if state.tags.get(tag) == claim.claim_ref:
-            del state.tags[tag]
-            state.write(b"t", tag, b"")
+        if state.tags.get(tag) == key:
+            waiting = state.waiting.pop(tag, [])
+            heirs = [other for other in waiting if state.claims[other].pending is not None]
+            if heirs[1:]:
+                state.waiting[tag] = heirs[1:]
+            state.hold_tag(tag, heirs[0] if heirs else None)
 
 
 def settle(
@@ -207,7 +217,7 @@ def deny_whole(
         deny_line(line, line.denial_group if line.denial_carc else Group.CO, line.denial_carc or carc)
         for line in claim.lines
     )
-    free_tags(state, claim)
+    _free_tags(state, claim)
     _spend(state, claim, ClaimEntry(claim.commitment, step, None, _paid(lines)), Outcome.DENIED)
     return _result(claim, height, index, Outcome.DENIED, reason=reason, linked=linked, lines=lines, step=step)
 
@@ -237,7 +247,7 @@ def _paid(lines: tuple[SettledLine, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def _spend(state: State, claim: PricedClaim, entry: ClaimEntry, outcome: Outcome) -> None:
-    of_submitter = (claim.submitter, claim.claim_ref, claim.version)
+    of_submitter = _key_of(claim)
     before = state.claims.get(of_submitter)
     if before is not None:
         entry.refused_commitments = before.refused_commitments

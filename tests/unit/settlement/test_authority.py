@@ -167,7 +167,7 @@ def test_a_review_of_a_duplicate_names_the_link_and_its_reason(world: LedgerWorl
         ReasonClass.CLEARED,
         ref("first"),
     )
-    assert world.state.tags[TAG] == ref("first")
+    assert world.state.tags[TAG] == ("aurora", ref("first"), 1)
 
 
 def test_a_denied_review_says_why(world: LedgerWorld) -> None:

@@ -161,8 +161,52 @@ def test_a_denied_duplicate_does_not_free_the_tag_of_the_first(world: LedgerWorl
     submit(world, "two", lines=[line(duplicate_tag=TAG)])
     denied = claim_result(world.block(review(world, "two", DENY)))
     assert (denied.outcome, denied.linked) == (Outcome.DENIED, ref("one"))
-    assert world.state.tags == {TAG: ref("one")}
+    assert world.state.tags == {TAG: ("aurora", ref("one"), 1)}
     assert submit(world, "three", lines=[line(duplicate_tag=TAG)]).linked == ref("one")
+
+
+def test_a_denied_duplicate_under_the_same_reference_does_not_either(world: LedgerWorld) -> None:
+    submit(world, "one", lines=[line(duplicate_tag=TAG)])
+    submit(world, "one", lines=[line(duplicate_tag=TAG)], submitter="cygnus", payer="borealis", commitment=OTHER)
+    denied = claim_result(world.block(review(world, "one", DENY, "borealis")))
+    assert (denied.outcome, denied.submitter) == (Outcome.DENIED, "cygnus")
+    assert world.state.tags == {TAG: ("aurora", ref("one"), 1)}
+
+
+def test_a_freed_tag_goes_to_the_claim_that_waits_longest(world: LedgerWorld) -> None:
+    """Else a third claim would settle, and the second, whose review names a denied claim, after it: paid twice."""
+    for name, pend in (("one", (0,)), ("two", ()), ("three", ())):
+        assert submit(world, name, pend, lines=[line(duplicate_tag=TAG)]).outcome is Outcome.PENDED
+    world.block(review(world, "one", DENY))
+    assert submit(world, "four", lines=[line(duplicate_tag=TAG)]).linked == ref("two")
+    world.block(review(world, "two", DENY))
+    assert submit(world, "five", lines=[line(duplicate_tag=TAG)]).linked == ref("three")
+
+
+def test_a_claim_that_is_decided_waits_for_no_tag(world: LedgerWorld) -> None:
+    for name, pend in (("one", (0,)), ("two", ()), ("three", ())):
+        submit(world, name, pend, lines=[line(duplicate_tag=TAG)])
+    for name in ("two", "three", "one"):
+        world.block(review(world, name, DENY))
+    assert (world.state.tags, world.state.waiting) == ({}, {})
+    assert submit(world, "four", lines=[line(duplicate_tag=TAG)]).outcome is Outcome.SETTLED
+
+
+def test_a_claim_waits_once_for_a_tag_of_two_lines_and_never_for_its_own(world: LedgerWorld) -> None:
+    twice = [line(1, duplicate_tag=TAG), line(2, duplicate_tag=TAG)]
+    for name, pend in (("one", (0,)), ("two", ())):
+        submit(world, name, pend, lines=twice)
+    assert world.state.waiting == {TAG: [("aurora", ref("two"), 1)]}
+    world.block(review(world, "one", DENY))
+    assert (world.state.tags, world.state.waiting) == ({TAG: ("aurora", ref("two"), 1)}, {})
+
+
+def test_a_primary_on_the_ledger_excuses_no_other_duplicate(world: LedgerWorld) -> None:
+    submit(world, "primary")
+    submit(world, "one", lines=[line(duplicate_tag=TAG)])
+    prior = (PriorClaim("aurora", ref("primary"), 1),)
+    told = submit(world, "two", lines=[line(duplicate_tag=TAG)], payer="borealis", submitter="borealis", prior=prior)
+    assert (told.outcome, told.linked) == (Outcome.PENDED, ref("one"))
 
 
 def test_two_lines_of_one_claim_under_one_tag_are_no_duplicate_of_each_other(world: LedgerWorld) -> None:
