@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
+from claim_intake.resting import rest_s
 from claim_intake.store.projecting import feed_after, last_event_id, load_cursor, save_cursor
 from claim_intake.wiring import Ground
 from claimledger.events.v1 import events_pb2
@@ -27,11 +28,8 @@ from runtime.stage import Out, make_out
 from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
 
 NAME: Final = "claim-intake-status-feed"
-MAX_EVENTS: Final = 1_000
+MAX_EVENTS: Final = 4_000
 """In one transaction."""
-LOADED_EVENTS: Final = 50
-LOADED_PAUSE_S: Final = 0.25
-"""Between transactions under load; a claim's steps then often share a transaction, and `latest` is written once."""
 IDLE_POLL_S: Final = 0.5
 SAVE_CURSOR_S: Final = 5.0
 REFRESH_S: Final = 3_600.0
@@ -107,8 +105,8 @@ class StatusFeed:
             return await feed_after(connection, self.position, MAX_EVENTS)
 
     async def _rest(self, events: int) -> None:
-        if events >= LOADED_EVENTS:
-            await asyncio.sleep(0 if events == MAX_EVENTS else LOADED_PAUSE_S)
+        if pause_s := rest_s(events):
+            await asyncio.sleep(0 if events == MAX_EVENTS else pause_s)
         elif not events:
             try:
                 await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)

@@ -21,9 +21,10 @@ MAX_CLAIMS: Final = 2_000
 MAX_WAITING: Final = 20_000
 """Claims that may wait for the writer."""
 LOADED_CLAIMS: Final = 50
-LOADED_GATHER_S: Final = 0.05
-"""After a transaction of at least LOADED_CLAIMS the next one waits so long for company: each costs two syncs, and the projector's
-process its cached pages."""
+GATHER_S_PER_CLAIM: Final = 0.001
+LONGEST_GATHER_S: Final = 0.1
+"""After a transaction of at least LOADED_CLAIMS the next one waits for company, the longer the larger that one was: each costs two
+syncs, and the projector's process its cached pages (ADR 0015)."""
 IDLE_FINISH_SECONDS: Final = 0.1
 """How long confirmed rows wait for a transaction to ride on."""
 
@@ -104,8 +105,8 @@ class GroupCommit:
             if not self._batches:
                 await self._wait_for_company()
             while self._batches or self._finished:
-                if await self._write() >= LOADED_CLAIMS:
-                    await asyncio.sleep(LOADED_GATHER_S)
+                if (claims := await self._write()) >= LOADED_CLAIMS:
+                    await asyncio.sleep(min(LONGEST_GATHER_S, claims * GATHER_S_PER_CLAIM))
 
     async def _wait_for_company(self) -> None:
         """Confirmed rows alone are not worth an fsync at once."""

@@ -25,7 +25,8 @@ from claim_intake.evidence import (
     settled,
 )
 from claim_intake.intake import retry_delay_ms
-from claim_intake.reader import OffsetReader, Source
+from claim_intake.reader import POLL_RECORDS, OffsetReader, Source
+from claim_intake.resting import rest_s
 from claim_intake.store import keeping
 from claim_intake.store.keeping import Duty, Evidence
 from claim_intake.store.projecting import load_offsets, save_offsets
@@ -41,8 +42,6 @@ NAME: Final = "claim-intake-keeper"
 PARTY: Final = "party"
 SUBMITTER: Final = b"submitter"
 POLL_MS: Final = 200
-LOADED_RECORDS: Final = 50
-LOADED_PAUSE_S: Final = 0.25
 LONGEST_TURN_S: Final = 0.005
 OVERDUE_CHECK_S: Final = 0.5
 OVERDUE_LIMIT: Final = 500
@@ -109,8 +108,9 @@ class Keeper:
             await reader.start(offsets)
             self._log.info("keeper_connected", partitions=len(topics) * source.partitions)
             while True:
-                if await self._round(reader, dead_letters) >= LOADED_RECORDS:
-                    await asyncio.sleep(LOADED_PAUSE_S)
+                taken = await self._round(reader, dead_letters)
+                if taken < POLL_RECORDS and (pause_s := rest_s(taken)):
+                    await asyncio.sleep(pause_s)
         finally:
             await reader.stop()
             await dead_letters.producer.stop()

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from google.protobuf.message import DecodeError
 
 from claim_intake.reader import OffsetReader, Source
+from claim_intake.resting import rest_s
 from claim_intake.rounds import READER, Reported, RoundResult, Rounds
 from claim_intake.store.projecting import load_offsets
 from claim_intake.wiring import Ground
@@ -28,9 +29,6 @@ from runtime.topics import RAW_STATUS, NamedTopic
 
 NAME: Final = "claim-intake-projector"
 POLL_MS: Final = 100
-LOADED_EVENTS: Final = 50
-LOADED_PAUSE_S: Final = 0.25
-"""Between rounds under load: fewer transactions, larger ones, in which a claim often makes several steps at once."""
 GAP_CHECK_S: Final = 2.0
 PAUSE_SECONDS: Final = 1.0
 MAX_STEP: Final = 2**15
@@ -83,8 +81,8 @@ class Projector:
             if time.monotonic() - checked > GAP_CHECK_S:
                 checked = time.monotonic()
                 self._told(await self._rounds.close_gaps(self._ground.settings.intake_hold_ms), "gaps_closed")
-            if applied >= LOADED_EVENTS:
-                await asyncio.sleep(LOADED_PAUSE_S)
+            if pause_s := rest_s(applied):
+                await asyncio.sleep(pause_s)
 
     async def _round(self, reader: OffsetReader, dead_letters: SealingProducer) -> int:
         poll = await reader.poll(POLL_MS)

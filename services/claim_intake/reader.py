@@ -18,7 +18,7 @@ from runtime.stage import DataError
 from runtime.topic_keys import SealedValueError, TopicKeys
 from runtime.topics import NamedTopic
 
-POLL_RECORDS: Final = 500
+POLL_RECORDS: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,9 @@ from runtime.topic_keys import TopicKeys, recipients_of
 from runtime.topics import RETRY, SCORED
 
 PROJECTION_GROUP = 200
+LOADED_RESULTS = 50
+LOADED_PAUSE_S = 0.25
+"""After so many results in one transaction of the projection the next one waits for company; what is recent is in memory."""
 GENERATE_PAUSE_S = 0.02
 MAX_BURST = 1000
 SERVICES = tuple(ledger_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("LedgerService", "PeerService"))
@@ -128,6 +131,8 @@ class Assembly:
                 await self.projection.append(group)
                 self.projected_height = group[-1].header.height
                 self.results.wake()
+                if sum(len(block.execution.results) for block in group) >= LOADED_RESULTS:
+                    await asyncio.sleep(LOADED_PAUSE_S)
 
     async def open_projection(self) -> None:
         """Brings the projection to where the block log is: adds what is missing, or begins anew where it is ahead."""
