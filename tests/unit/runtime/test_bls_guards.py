@@ -4,12 +4,14 @@ Public vectors cover some of it where they are present; these cases need nothing
 Source: consensus.md §2.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from runtime.bls import (
+    CACHED_HASHES,
     ORDER,
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -17,6 +19,8 @@ from runtime.bls import (
     BlsError,
     PyblstBackend,
     PyEccBackend,
+    backend,
+    new_secret,
 )
 
 FAST = Bls(PyblstBackend())
@@ -210,3 +214,32 @@ def test_both_libraries_aggregate_and_judge_alike() -> None:
     for bls in (FAST, SLOW):
         assert bls.verify_distinct(groups, aggregate)
         assert not bls.verify_distinct(swapped, aggregate)
+
+
+def test_the_slow_library_is_chosen_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pyblst a replica works, hundreds of times slower, and says so."""
+    backend.cache_clear()
+    assert backend().name == "pyblst"
+    backend.cache_clear()
+    monkeypatch.setitem(sys.modules, "pyblst", None)
+    with pytest.warns(RuntimeWarning, match="slower"):
+        assert backend().name == "py_ecc"
+    backend.cache_clear()
+
+
+def test_fresh_secrets_are_within_the_group_and_differ() -> None:
+    drawn = {new_secret() for _ in range(100)}
+    assert len(drawn) == 100
+    assert all(0 < secret < ORDER for secret in drawn)
+
+
+def test_what_is_remembered_is_bounded_and_what_was_forgotten_still_holds() -> None:
+    bls = Bls(PyblstBackend())
+    key, first = bls.public_key(7), (0).to_bytes(32, "big")
+    signature = bls.sign(7, first)
+    for number in range(CACHED_HASHES + 50):
+        bls.sign(7, number.to_bytes(32, "big"))
+        assert not bls.verify(number.to_bytes(48, "big"), first, signature)
+    assert len(bls._hashes) == CACHED_HASHES
+    assert not bls._keys, "bytes that are no key are not remembered"
+    assert bls.verify(key, first, signature)
