@@ -26,7 +26,7 @@ from runtime.network import Network, Organisation
 from runtime.stage import Out
 from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, NamedTopic, Topic
-from tests.contract.ledger.publishing import ended, keys_in, own
+from tests.contract.ledger.publishing import PATIENCE_S, ended, keys_in, own
 from tests.fixtures.kafka import now_ms
 from tests.fixtures.ledger_world import CHAIN_ID, LedgerWorld, claim, line, scored_entry
 
@@ -133,7 +133,7 @@ class Feeding:
         return [told.get(TopicPartition(topic.name(PAYER), partition), 0) for partition in range(PARTITIONS)]
 
     async def until_acknowledged(self, topic: Topic, wanted: list[int], group: str = "shared") -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while await self.acknowledged(topic, group) != wanted:
                 await asyncio.sleep(0.05)
 
@@ -156,13 +156,14 @@ async def acknowledged(kafka: str, group: str) -> dict[TopicPartition, int]:
     return {place: at.offset for place, at in told.items() if at.offset >= 0}
 
 
-async def eventually(found: Callable[[], Any], wanted: Any, seconds: float = 15) -> None:
+async def eventually(found: Callable[[], Any], wanted: Any, seconds: float = PATIENCE_S) -> None:
     """Returns when `found` gives what is wanted; else fails with what it gave last."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while found() != wanted:
                 await asyncio.sleep(0.02)
-    assert found() == wanted
+    last = found()
+    assert last == wanted, f"{last!r} and not {wanted!r} after {seconds} s"
 
 
 @contextlib.asynccontextmanager

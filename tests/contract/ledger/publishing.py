@@ -50,6 +50,8 @@ NETWORK = Network(
     npi_organisations={},
 )
 ME = "aurora/replica"
+PATIENCE_S = 45
+"""Longer than a client waits for one answer, so that a test on a starved machine is slow and does not fail."""
 
 
 def own(row: Topic, prefix: str) -> Topic:
@@ -210,7 +212,7 @@ class Publishing:
         schema = headers["ce_type"].decode()
         return replace(record, value=self.keys.open(record.topic, record.key, schema, record.value, record.headers))
 
-    async def until_published(self, executor: Executor, seconds: float = 15) -> Published:
+    async def until_published(self, executor: Executor, seconds: float = PATIENCE_S) -> Published:
         """What is published, once the cursor has come as far as this ledger."""
         async with asyncio.timeout(seconds):
             while not (cursors := await self.cursors()) or cursors[-1] != cursor_of(executor):
@@ -255,7 +257,7 @@ async def ended(task: "asyncio.Task[Any]") -> None:
         await task
 
 
-async def true(condition: Callable[[], bool], seconds: float = 15) -> None:
+async def true(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
     """Returns when the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():

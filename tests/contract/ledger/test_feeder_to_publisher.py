@@ -25,7 +25,7 @@ from runtime.topics import RETRY, SCORED, Topic, named_topics
 from tests.contract.ledger.conftest import REPLICAS, Replicas
 from tests.contract.ledger.feeding import acknowledged
 from tests.contract.ledger.handing_in import Clerk, told
-from tests.contract.ledger.publishing import PAYERS, Names, members, own
+from tests.contract.ledger.publishing import PATIENCE_S, PAYERS, Names, members, own
 from tests.fixtures.kafka import now_ms
 from tests.fixtures.ledger_world import claim, line, scored_entry
 from verify_settlement import Verifier
@@ -62,14 +62,14 @@ class Way:
 
     async def until_members(self, group: str) -> None:
         """Returns when all replicas have their partitions."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while await members(self.kafka, group) != len(REPLICAS):
                 await asyncio.sleep(0.1)
 
     async def until_acknowledged(self, group: str, topic: Topic, count: int) -> None:
         """Returns when the group has acknowledged so many records of all payers."""
         names = {topic.name(payer) for payer in PAYERS}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (
                 sum(o for place, o in (await acknowledged(self.kafka, group)).items() if place.topic in names) < count
             ):
@@ -91,7 +91,7 @@ class Way:
 
     async def until_told(self, height: int) -> list[ledger_pb2.GetStatusResponse]:
         """The status of every replica, once each tells that publishing has come to this height."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 statuses = [await self.replicas.status(replica) for replica in REPLICAS]
                 if all(status.published_height >= height for status in statuses):
@@ -99,7 +99,7 @@ class Way:
                 await asyncio.sleep(0.05)
 
     async def until_published(self, results: int) -> list[ledger_pb2.SettlementProof]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(found := await self.published()) < results:
                 await asyncio.sleep(0.1)
         return found

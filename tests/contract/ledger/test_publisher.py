@@ -22,6 +22,7 @@ from ledger_commit.publications import cursor_record
 from runtime import kafka
 from runtime.kafka import SealingProducer, make_producer
 from tests.contract.ledger.publishing import (
+    PATIENCE_S,
     Names,
     Published,
     Publishing,
@@ -120,7 +121,7 @@ async def test_a_publisher_killed_before_its_commit_leaves_neither_records_nor_c
     process = await start_program(publishing, prefix, transactions=3)
     try:
         assert process.stdout is not None
-        await asyncio.wait_for(asyncio.to_thread(until_sent, process.stdout), 30)
+        await asyncio.wait_for(asyncio.to_thread(until_sent, process.stdout), PATIENCE_S)
         (_, before) = await publishing.cursors()
         left = await publishing.published()
         assert left == cut(await due(executor), left)
@@ -181,14 +182,14 @@ async def test_a_fenced_publisher_leaves_the_group_and_its_open_transaction_is_s
     executor = await publishing.executor(*history(1))
     with capture_logs() as logs:
         fenced = publishing.stand(executor)
-        await asyncio.wait_for(sent.wait(), 15)
+        await asyncio.wait_for(sent.wait(), PATIENCE_S)
         group = publishing.names.group
         assert await members(publishing.kafka, group) == 1
         successor = make_producer(publishing.kafka, "test", transactional_id=group)
         await successor.start()
         taken_over.set()
         await true(lambda: not fenced.has_role)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while await members(publishing.kafka, group):
                 await asyncio.sleep(0.05)
         await successor.stop()
