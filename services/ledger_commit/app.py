@@ -6,6 +6,8 @@ import time
 from collections import Counter, deque
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.result import ClaimResult
 from ledger_commit.consensus.pacemaker import Pace
@@ -37,6 +39,7 @@ PROJECTION_GROUP = 200
 LOADED_RESULTS = 50
 LOADED_PAUSE_S = 0.25
 """After so many results in one transaction of the projection the next one waits for company; what is recent is in memory."""
+FEED_AGAIN_S = 1.0
 GENERATE_PAUSE_S = 0.02
 MAX_BURST = 1000
 SERVICES = tuple(ledger_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("LedgerService", "PeerService"))
@@ -213,13 +216,21 @@ def _watch(made: Assembly) -> PublishingWatch:
 
 
 async def _feed(made: Assembly) -> None:
-    """Feeds from Kafka, once it is there."""
-    kafka = made.settings.kafka or made.network.kafka
-    await wait_for_topics(kafka, [topic.name(payer) for topic in (SCORED, RETRY) for payer in made.network.payers])
+    """Feeds from Kafka for as long as this runs; a broker that goes away at any moment is waited for."""
     if made.settings.replica_drop_claims:
         get_logger("feeder").error("fault_injection", what="claims from Kafka are acknowledged and dropped")
-    producer = SealingProducer(make_producer(kafka, "ledger-commit"), made.topic_keys, "ledger-commit")
-    async with producer:
+    while True:
+        try:
+            await _feed_while_there(made, made.settings.kafka or made.network.kafka)
+        except (KafkaError, OSError) as error:
+            get_logger("feeder").warning("broker_away", type=type(error).__name__)
+        await asyncio.sleep(FEED_AGAIN_S)
+
+
+async def _feed_while_there(made: Assembly, kafka: str) -> None:
+    """What was taken and not acknowledged is read again the next time; the contract absorbs what has been ordered meanwhile."""
+    await wait_for_topics(kafka, [topic.name(payer) for topic in (SCORED, RETRY) for payer in made.network.payers])
+    async with SealingProducer(make_producer(kafka, "ledger-commit"), made.topic_keys, "ledger-commit") as producer:
         running = feeders(
             kafka,
             made.settings.replica_organisation,
@@ -232,7 +243,7 @@ async def _feed(made: Assembly) -> None:
             made.seen,
             drop=made.settings.replica_drop_claims,
         )
-        await asyncio.gather(*(feeder.run() for feeder in running))
+        await run_until(asyncio.Event(), *(feeder.run() for feeder in running))
 
 
 async def _generate(node: Node, rate: int) -> None:

@@ -206,7 +206,11 @@ class SealingProducer:
         self._source = source
 
     async def __aenter__(self) -> Self:
-        await self.producer.start()
+        try:
+            await self.producer.start()
+        except BaseException:
+            await self.producer.stop()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
