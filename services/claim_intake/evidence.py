@@ -63,6 +63,7 @@ def read_settlement(value: bytes) -> Settlement:
         proof = ledger_pb2.SettlementProof.FromString(value)
     except ProtoDecodeError as error:
         raise DataError("not a SettlementProof") from error
+    proof.DiscardUnknownFields()
     if proof.SerializeToString(deterministic=True) != value:
         raise DataError("the proof has more than its six fields, or has them in another order")
     try:

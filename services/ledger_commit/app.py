@@ -4,9 +4,11 @@ import asyncio
 import secrets
 import time
 from collections import Counter, deque
+from itertools import islice
 from typing import Any
 
 from aiokafka.errors import KafkaError
+from sqlalchemy.exc import SQLAlchemyError
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.result import ClaimResult
@@ -32,17 +34,23 @@ from runtime.log import get_logger
 from runtime.metrics import LEDGER_COMMITTED_CLAIMS
 from runtime.network import GENESIS_FILE, Network, load_network, organisation_directory
 from runtime.process import announce, run_until
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.topic_keys import SealedValueError, TopicKeys, recipients_of
 from runtime.topics import RETRY, SCORED
 
 PROJECTION_GROUP = 200
 LOADED_RESULTS = 50
 LOADED_PAUSE_S = 0.25
 """After so many results in one transaction of the projection the next one waits for company; what is recent is in memory."""
+DATABASE_PAUSE_S = 1.0
+MAX_UNPROJECTED = 10_000
 FEED_AGAIN_S = 1.0
 GENERATE_PAUSE_S = 0.02
 MAX_BURST = 1000
 SERVICES = tuple(ledger_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("LedgerService", "PeerService"))
+
+
+class ProjectionLostError(RuntimeError):
+    """More blocks wait for the projection than memory should hold; a new start rebuilds it from the block log."""
 
 
 class NotInCommitteeError(ValueError):
@@ -125,17 +133,33 @@ class Assembly:
         self.results.wake()
 
     async def project(self) -> None:
-        """Writes executed blocks into the projection, in groups."""
+        """Writes executed blocks into the projection, in groups. Raises ProjectionLostError where its database stays away."""
         while True:
             await self._projectable.wait()
             self._projectable.clear()
             while self._to_project:
-                group = [self._to_project.popleft() for _ in range(min(PROJECTION_GROUP, len(self._to_project)))]
-                await self.projection.append(group)
-                self.projected_height = group[-1].header.height
-                self.results.wake()
-                if sum(len(block.execution.results) for block in group) >= LOADED_RESULTS:
+                group = list(islice(self._to_project, PROJECTION_GROUP))
+                if not await self._projected(group):
+                    await asyncio.sleep(DATABASE_PAUSE_S)
+                elif sum(len(block.execution.results) for block in group) >= LOADED_RESULTS:
                     await asyncio.sleep(LOADED_PAUSE_S)
+
+    async def _projected(self, group: list[Projected]) -> bool:
+        """Whether the database took the group. Consensus goes on without it; the blocks wait here meanwhile."""
+        try:
+            await self.projection.append(group)
+        except (SQLAlchemyError, OSError) as error:
+            if len(self._to_project) > MAX_UNPROJECTED:
+                raise ProjectionLostError(
+                    f"{len(self._to_project)} blocks wait for the projection's database"
+                ) from error
+            get_logger("projection").warning("database_away", type=type(error).__name__, waiting=len(self._to_project))
+            return False
+        for _ in group:
+            self._to_project.popleft()
+        self.projected_height = group[-1].header.height
+        self.results.wake()
+        return True
 
     async def open_projection(self) -> None:
         """Brings the projection to where the block log is: adds what is missing, or begins anew where it is ahead."""
@@ -222,6 +246,8 @@ async def _feed(made: Assembly) -> None:
     while True:
         try:
             await _feed_while_there(made, made.settings.kafka or made.network.kafka)
+        except SealedValueError as error:  # a dead letter for a topic whose key is damaged
+            get_logger("feeder").error("cannot_seal", kind=error.kind, reason=str(error))
         except (KafkaError, OSError) as error:
             get_logger("feeder").warning("broker_away", type=type(error).__name__)
         await asyncio.sleep(FEED_AGAIN_S)

@@ -228,14 +228,19 @@ def _accumulators(state: State, known: KnownPlan, claim: PricedClaim) -> Ledger:
 
 
 def _paid_before(state: State, claim: PricedClaim) -> tuple[Coordination, list[int]]:
-    """For each line what earlier payers paid: from their ledgered results where all are here, else as submitted."""
+    """For each line what earlier payers paid: from their ledgered results where all are here, else as submitted.
+
+    Lines of two claims are the same where their numbers are; where a prior claim has other numbers than this one, what it paid
+    cannot be told line by line, and the submitted amounts count.
+    """
     submitted = [line.other_payer_paid_cents for line in claim.lines]
     if not claim.prior:
         return (Coordination.SUBMITTED if any(submitted) else Coordination.NONE), submitted
     entries = [state.claims_of_payer.get((p.payer, p.claim_ref, p.version)) for p in claim.prior]
+    numbers = {line.number for line in claim.lines}
     paid: dict[int, int] = {}
     for entry in entries:
-        if entry is None or entry.paid is None:
+        if entry is None or entry.paid is None or any(number not in numbers for number, _ in entry.paid):
             return Coordination.SUBMITTED, submitted
         for number, paid_cents in entry.paid:
             paid[number] = paid.get(number, 0) + paid_cents

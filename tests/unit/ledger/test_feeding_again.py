@@ -1,4 +1,4 @@
-"""A broker that goes between the look for its topics and the first connection costs a replica a second, not its life."""
+"""What stops feeding costs a replica a second, not its life: it takes part in consensus all the while."""
 
 import asyncio
 from types import SimpleNamespace
@@ -7,24 +7,39 @@ import pytest
 from structlog.testing import capture_logs
 
 from ledger_commit import app
+from runtime.topic_keys import SealedValueError
 from tests.fixtures.ports import neighbouring_ports
 
 
-async def there(_kafka: str, _topics: object) -> None:
-    """The topics were there a moment ago."""
-
-
-async def test_a_replica_goes_on_when_no_broker_answers_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "wait_for_topics", there)
+async def _goes_on_after(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeding from where no broker answers goes on, and says this three times."""
     monkeypatch.setattr(app, "FEED_AGAIN_S", 0.01)
     settings = SimpleNamespace(kafka=f"127.0.0.1:{neighbouring_ports(1)}", replica_drop_claims=False)
     made = SimpleNamespace(settings=settings, network=SimpleNamespace(payers=()), topic_keys=None)
     with capture_logs() as logs:
         feeding = asyncio.create_task(app._feed(made))  # type: ignore[arg-type]
         async with asyncio.timeout(10):
-            while sum(entry["event"] == "broker_away" for entry in logs) < 3:
+            while sum(entry["event"] == event for entry in logs) < 3:
                 await asyncio.sleep(0.01)
         assert not feeding.done()
         feeding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await feeding
+
+
+async def test_a_broker_that_goes_between_the_look_for_topics_and_the_first_connection_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def there(_kafka: str, _topics: object) -> None:
+        """The topics were there a moment ago."""
+
+    monkeypatch.setattr(app, "wait_for_topics", there)
+    await _goes_on_after("broker_away", monkeypatch)
+
+
+async def test_a_dead_letter_that_cannot_be_sealed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def damaged(_made: object, _kafka: str) -> None:
+        raise SealedValueError("bad-wrap", "the key file of the dead letters is damaged")
+
+    monkeypatch.setattr(app, "_feed_while_there", damaged)
+    await _goes_on_after("cannot_seal", monkeypatch)

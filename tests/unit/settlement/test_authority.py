@@ -208,6 +208,13 @@ def test_coordination_with_a_primary_that_is_not_settled_here_is_marked(world: L
     assert claim_result(world.block(scored_entry([claim("alone", [line()])]))).coordination is Coordination.NONE
 
 
+def test_a_primary_with_other_line_numbers_cannot_be_told_line_by_line(world: LedgerWorld) -> None:
+    """What it paid must not count as nothing: the submitted amount does."""
+    world.block(scored_entry([claim("first", [line(number=2, duplicate_tag=TAG, coinsurance_bp=2_000)])]))
+    told = secondary(world, prior=(PriorClaim("aurora", ref("first"), 1),))
+    assert (told.paid_cents, told.coordination) == (9_000, Coordination.SUBMITTED)
+
+
 def test_a_foreign_duplicate_is_held_although_the_claim_names_a_primary(world: LedgerWorld) -> None:
     world.block(scored_entry([claim("other", [line(duplicate_tag=TAG)])]))
     told = secondary(world, prior=(PriorClaim("aurora", ref("first"), 1),))
