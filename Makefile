@@ -69,7 +69,8 @@ types: $(LOCKED) ## mypy --strict
 	$(BIN)/mypy
 
 test: setup ## all tests but the long drills
-	$(PY) -m pytest -m "not bench" $(TESTS)
+	$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/scenarios tests/simulation $(TESTS)
+	$(PY) -m pytest tests/contract tests/e2e $(TESTS)
 
 test-unit: $(LOCKED) ## tests that need neither Kafka nor PostgreSQL
 	$(PY) -m pytest tests/unit tests/scenarios -m "not slow" $(TESTS)
