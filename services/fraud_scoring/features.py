@@ -28,6 +28,8 @@ MAX_SCORES: Final = 50_000
 HALVE_AT: Final = 2_000
 """Observations of a code after which all its counts are halved, so that new charges outweigh old ones."""
 MAX_RULES: Final = 8
+MAX_SUM: Final = 2**32 - 1
+"""What a sum of claims or minutes holds; one that is larger stays there."""
 
 _EDGES: Final = tuple(int(100 * 2 ** (step / 4)) for step in range(64))
 """Upper edges of the charge classes, cents per unit: from 1.00, four to a doubling, to about 55,000.00."""
@@ -219,7 +221,9 @@ class PartitionState:
     def _add_day(self, npi: str, day: int, claims: int, minutes: int) -> None:
         days = self._providers.pop(npi, None) or {}
         before = days.get(day)
-        days[day] = (before[0] + claims, before[1] + minutes) if before else (claims, minutes)
+        seen_claims, seen_minutes = before or (0, 0)
+        # A larger sum has no encoding, so every snapshot from here on would fail.
+        days[day] = (min(seen_claims + claims, MAX_SUM), min(seen_minutes + minutes, MAX_SUM))
         if before is None:
             oldest = max(days) - WINDOW_DAYS
             for gone in [at for at in days if at <= oldest]:

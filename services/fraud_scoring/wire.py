@@ -5,7 +5,7 @@ from typing import Final
 from claimledger.events.v1 import events_pb2
 from claimledger.fraud.v1 import fraud_pb2
 from claims.transaction import PricedClaim
-from fraud_scoring.features import ObservedLine, Score
+from fraud_scoring.features import MAX_SUM, ObservedLine, Score
 from fraud_scoring.rules import FULL_BP, ClaimFacts
 
 MAX_PROCEDURE: Final = 8
@@ -20,7 +20,7 @@ def facts_from(claim: PricedClaim, facts: events_pb2.ClaimFacts) -> ClaimFacts:
         facts.rendering_npi,
         claim.member_ref,
         facts.service_day,
-        sum(line.minutes * line.units for line in facts.lines),
+        min(sum(line.minutes * line.units for line in facts.lines), MAX_SUM),
         tuple(
             ObservedLine(line.procedure[:MAX_PROCEDURE], min(line.units, 65_535), line.charge_cents)
             for line in facts.lines

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from claimledger.events.v1 import events_pb2
 from claimledger.fraud.v1 import fraud_pb2
-from claims.claim import Frequency
+from claims.claim import MAX_AMOUNT_CENTS, MAX_LINES, Frequency
 from claims.transaction import (
     RECORD,
     SCORED_RECORD,
@@ -26,10 +26,19 @@ from claims.transaction import (
     scoring_message,
 )
 from fraud_scoring import features, state_log
-from fraud_scoring.features import HALVE_AT, WINDOW_DAYS, CodeCharges, ObservedLine, PartitionState, charge_class
+from fraud_scoring.features import (
+    HALVE_AT,
+    OBSERVATIONS,
+    WINDOW_DAYS,
+    CodeCharges,
+    ObservedLine,
+    PartitionState,
+    charge_class,
+)
 from fraud_scoring.rules import ClaimFacts, observation_of, score
 from fraud_scoring.stage import FraudScoring, Scorer
 from fraud_scoring.state_log import RING, SNAPSHOT_EVERY, StateLog
+from fraud_scoring.wire import facts_from
 from runtime.stage import DataError, Incoming, Out
 
 NPI, OTHER = "1234567893", "1245319599"
@@ -368,6 +377,49 @@ def test_a_redelivered_record_gives_the_same_bytes_and_no_new_state() -> None:
     assert first["fraud.scores"] == again["fraud.scores"]
     assert "fraud.state" in first
     assert "fraud.state" not in again
+
+
+def widest(count: int) -> Incoming:
+    """Claims of fifty lines of the most units that intake takes, of the longest visit, for one day of one provider."""
+    record = incoming([priced(n) for n in range(count)], set())
+    value = events_pb2.ValidatedRecord.FromString(record.value)
+    line = events_pb2.LineFacts(procedure="99223", units=9_999, charge_cents=MAX_AMOUNT_CENTS, minutes=75)
+    for side in value.facts:
+        del side.lines[:]
+        side.lines.extend([line] * MAX_LINES)
+    return replace(record, value=value.SerializeToString())
+
+
+def test_the_widest_claims_of_a_day_still_have_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they are more minutes than a row holds; the state that is read back is the one that was written."""
+    monkeypatch.setattr(state_log, "SNAPSHOT_EVERY", 1)
+    log, again = StateLog(), StateLog()
+    states = applied(stage(), log, widest(115))["fraud.state"]
+    assert [bytes(out.key or b"").partition(b"/")[0] for out in states] == [b"observed", b"snapshot"]
+    for out in states:
+        again.restore(out.key or b"", fraud_pb2.ScoringSnapshot.FromString(out.value or b""))
+    assert again.state.minutes_on(NPI, 20_000) == log.state.minutes_on(NPI, 20_000) == 2**32 - 1
+    assert again.state.claims_on(NPI, 20_000) == 115
+    assert again.state.encoded() == log.state.encoded()
+
+
+def test_a_sum_at_its_bound_stays_there() -> None:
+    """Of claims as of minutes."""
+    state = PartitionState()
+    state._providers[NPI] = {20_000: (2**32 - 1, 2**32 - 1)}
+    see(state, facts(minutes=1))
+    again = PartitionState.decoded(state.encoded())
+    assert (again.claims_on(NPI, 20_000), again.minutes_on(NPI, 20_000)) == (2**32 - 1, 2**32 - 1)
+
+
+def test_one_claim_has_no_more_minutes_than_are_kept() -> None:
+    """Whatever a payer's facts say, its record can be written down."""
+    line = events_pb2.LineFacts(procedure="99223", units=2**32 - 1, charge_cents=1, minutes=2**32 - 1)
+    claim = facts_from(priced(0), events_pb2.ClaimFacts(billing_npi=NPI, rendering_npi=NPI, lines=[line]))
+    assert claim.minutes == 2**32 - 1
+    seen = observation_of(claim, score(claim, PartitionState()))
+    ((_, kept),) = StateLog().record(0, (seen,))
+    assert OBSERVATIONS.decode(kept.state).claims == (seen,)
 
 
 @pytest.mark.parametrize(
