@@ -91,17 +91,23 @@ def track(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on after the claim has ended")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a claim's steps as they come, until it has ended or waits for a person."""
+    """Show a claim's steps as they come, until it has ended or waits for a person who has not decided yet."""
     out, session = Output(as_json=as_json), open_session(run, org)
 
     async def watch() -> None:
         async for event in status_events(session, reference):
             out.document(event, status_line(event))
-            status = Status[event["status"]]
-            if not follow and (status in TERMINAL or status is Status.PENDED):
+            if not follow and _stays(session, reference, Status[event["status"]]):
                 return
 
     asyncio.run(watch())
+
+
+def _stays(session: Session, reference: str, status: Status) -> bool:
+    """Whether no step is known to follow this one. A held claim may have been decided since: then more steps come."""
+    if status is not Status.PENDED:
+        return status in TERMINAL
+    return claim_view(session, reference).status == intake_pb2.CLAIM_STATUS_PENDED
 
 
 class Stream(StrEnum):

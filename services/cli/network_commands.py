@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +10,19 @@ from typing import Annotated
 import typer
 
 from cli.bootstrap import founding_transactions, load_world, make_certs, order
-from cli.demo import run_demo
+from cli.demo import Accounted, run_demo
 from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, RunDirectory
 from cli.output import Output
 from cli.overview import consumer_rows, process_rows, replica_rows
 from cli.processes import Processes
 from cli.session import UsageError, open_session, read_network
-from runtime.broker import BrokerSettings, LocalKafka
+from runtime.broker import BrokerSettings, LocalKafka, port_is_free
 from runtime.network import NETWORK_FILE
 
 BASE_PORT = 19100
 FAMILIES = 400
 DEMO_PORT = 19300
-DEMO_KAFKA_PORT = 19290
+NETWORK_PORTS = 60
 DEMO_FAMILIES = 60
 DEMO_RUN = RUN / "demo"
 DEMO_MARK = "demo"
@@ -32,6 +33,15 @@ Families = Annotated[int, typer.Option(min=3, max=20_000, help="how many insured
 Seed = Annotated[int, typer.Option(help="the same seed gives the same world; 0 draws one")]
 BasePort = Annotated[
     int, typer.Option(min=1024, max=65000, envvar="CLAIMLEDGER_BASE_PORT", help="first of the network's 60 ports")
+]
+DemoPort = Annotated[
+    int,
+    typer.Option(
+        min=1024,
+        max=65000,
+        envvar="CLAIMLEDGER_DEMO_BASE_PORT",
+        help="first of the demo's 62 ports, Kafka's among them",
+    ),
 ]
 
 
@@ -62,12 +72,17 @@ def up(
     kafka: Kafka = "",
     as_json: Json = False,
 ) -> None:
-    """Start everything on loopback and keep it running; what runs already is left as it is."""
+    """Start everything on loopback; what runs already is left as it is. It runs on, and nothing restarts what ends."""
     out = Output(as_json=as_json)
     if not (run / NETWORK_FILE).exists():
-        make_certs(run, 1, families, base_port, kafka or broker_of(run).address, BUCKETS)
+        broker = broker_of(run)
+        if not kafka and broker.process() is None:
+            require_free([broker.port], "set CLAIMLEDGER_KAFKA_PORT")  # later the network has the port in its files
+        make_certs(run, 1, families, base_port, kafka or broker.address, BUCKETS)
         out.say(f"made a development network in {run}")
     processes = Processes(run.resolve(), local_broker(run, kafka))
+    if processes.kafka is not None and processes.kafka.process() is None:
+        require_free([processes.kafka.port], f"make another network by --run: that in {run} has this port for Kafka")
     bring_up(processes, out)
     intake = processes.network.intake_address
     document = {"intake": intake, "kafka": processes.kafka_address, "data": f"{run}/data", "logs": f"{run}/logs"}
@@ -119,14 +134,16 @@ def demo(
     claims: Annotated[int, typer.Option(min=20, max=20_000, help="how many claims to load")] = 300,
     seed: Seed = 7,
     run: Annotated[Path, typer.Option(help="where the demo keeps its network, made anew each time")] = DEMO_RUN,
-    base_port: Annotated[int, typer.Option(min=1024, max=65000, help="first of the demo's ports")] = DEMO_PORT,
+    base_port: DemoPort = DEMO_PORT,
     kafka: Kafka = "",
     as_json: Json = False,
 ) -> None:
     """The main job from start to end: start everything, load claims, verify every proof offline, stop everything."""
     out = Output(as_json=as_json)
-    broker = demo_broker(run, kafka)
+    broker = demo_broker(run, base_port, kafka)
     clear_demo(run, broker)
+    ports = range(base_port, base_port + NETWORK_PORTS + (2 if broker else 0))
+    require_free(ports, f"name other ports than {ports[0]} to {ports[-1]} by --base-port or CLAIMLEDGER_DEMO_BASE_PORT")
     make_certs(run, seed, DEMO_FAMILIES, base_port, kafka or (broker.address if broker else ""), BUCKETS)
     (run / DEMO_MARK).touch()
     out.say(f"network, data and logs in {run.resolve()}")
@@ -137,6 +154,11 @@ def demo(
     finally:
         processes.stop_all(lambda _: None)
         out.say("everything stopped")
+    conclude(out, accounted)
+
+
+def conclude(out: Output, accounted: Accounted) -> None:
+    """The demo's last line; ends with 1 where something is missing."""
     out.document(asdict(accounted), accounted.line)
     if not accounted.complete:
         raise typer.Exit(1)
@@ -170,8 +192,16 @@ def clear_demo(run: Path, broker: LocalKafka | None) -> None:
     shutil.rmtree(run)
 
 
-def demo_broker(run: Path, kafka: str) -> LocalKafka | None:
-    """A node of the demo's own, unless Kafka is given."""
+def demo_broker(run: Path, base_port: int, kafka: str) -> LocalKafka | None:
+    """A node of the demo's own on the two ports behind the network's, unless Kafka is given."""
     if kafka:
         return None
-    return LocalKafka(run.resolve() / "kafka", DEMO_KAFKA_PORT, DEMO_KAFKA_PORT + 1)
+    port = base_port + NETWORK_PORTS
+    return LocalKafka(run.resolve() / "kafka", port, port + 1)
+
+
+def require_free(ports: Iterable[int], remedy: str) -> None:
+    """Raises UsageError naming the first of these ports that is taken, and what else can be done than to free it."""
+    for port in ports:
+        if not port_is_free(port):
+            raise UsageError(f"port {port} is in use by another process: free it, or {remedy}")

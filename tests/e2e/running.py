@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -27,6 +29,7 @@ from cli.session import Session, open_session
 from cli.world import World
 from runtime.broker import JARS, LocalKafka
 from tests.fixtures.absent import absent
+from tests.fixtures.kafka import NO_JARS
 from tests.fixtures.ports import neighbouring_ports
 
 PORTS: Final = 62
@@ -94,6 +97,26 @@ class Running:
 
     def claimledger(self, *arguments: str, **environment: str) -> "Said":
         """The command line as a person runs it, on this network."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cli", *arguments], cwd=ROOT, env=self._around(environment), capture_output=True,
+            text=True, check=False, timeout=COMMAND_TIMEOUT_S,
+        )  # fmt: skip
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def following(self, *arguments: str) -> Iterator["Follower"]:
+        """A command that has no end, as a process; killed at the end where it still runs."""
+        command = [sys.executable, "-m", "cli", *arguments]
+        around = self._around({"PYTHONUNBUFFERED": ""})
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=ROOT, env=around, stdout=pipe, stderr=pipe, text=True) as process:
+            try:
+                yield Follower(process)
+            finally:
+                process.kill()
+
+    def _around(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables of a command on this network."""
         around = {name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"}
         around |= {
             "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'proto' / 'python'}",
@@ -105,11 +128,7 @@ class Running:
             "COLUMNS": "200",
             **environment,
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", *arguments], cwd=ROOT, env=around, capture_output=True, text=True,
-            check=False, timeout=COMMAND_TIMEOUT_S,
-        )  # fmt: skip
-        return Said(done.returncode, done.stdout, done.stderr)
+        return around
 
     def said_here(self, *arguments: str) -> "Said":
         """The same within this process: a tenth of the time, for tests that run many commands."""
@@ -147,6 +166,32 @@ class Said:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+@dataclass(frozen=True)
+class Follower:
+    """A command that runs on and prints a JSON document a line."""
+
+    process: "subprocess.Popen[str]"
+
+    def row_where(self, holds: Callable[[dict[str, Any]], bool], within_s: float) -> dict[str, Any]:
+        """The next document of which this is true. Fails where none comes in time."""
+        assert self.process.stdout is not None
+        timer = threading.Timer(within_s, self.process.kill)
+        timer.start()
+        try:
+            rows = (json.loads(line) for line in self.process.stdout)
+            found = next((row for row in rows if holds(row)), None)
+        finally:
+            timer.cancel()
+        assert found is not None, f"no such line in {within_s:.0f} s"
+        return found
+
+    def interrupted(self) -> "Said":
+        """How it ends on Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=COMMAND_TIMEOUT_S)
+        return Said(self.process.returncode, out, err)
+
+
 @contextmanager
 def made_network(
     run: Path,
@@ -156,7 +201,7 @@ def made_network(
 ) -> Iterator[Running]:
     """A network with its files and nothing running; everything that was started is stopped at the end."""
     if not any(JARS.glob("kafka_*.jar")):
-        absent("Kafka", ["no jars: run `make setup`"])
+        absent("Kafka", [NO_JARS])
     base = neighbouring_ports(PORTS)
     kafka = LocalKafka(run / "kafka", base + PORTS - 2, base + PORTS - 1, HEAP_MB)
     make_certs(run, SEED, families, base, kafka.address, BUCKETS)

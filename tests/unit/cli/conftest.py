@@ -1,6 +1,7 @@
 """The command line in the test's own process: what it prints, and how it ends."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,9 @@ Say = Callable[..., Said]
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Say:
     """Runs `claimledger` with arguments, wide enough that nothing is wrapped, in a directory of its own."""
     monkeypatch.chdir(tmp_path)
-    for name in ("CLAIMLEDGER_RUN", "CLAIMLEDGER_ORGANISATION", "CLAIMLEDGER_BASE_PORT", "KAFKA_BOOTSTRAP_SERVERS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("CLAIMLEDGER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: object) -> Said:
