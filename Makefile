@@ -68,7 +68,7 @@ lint: $(LOCKED) ## format, ruff, import-linter, buf
 types: $(LOCKED) ## mypy --strict
 	$(BIN)/mypy
 
-test: setup ## all tests but the long drills
+test: setup ## everything but the measurements; the crash drill goes one round
 	$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/scenarios tests/simulation $(TESTS)
 	$(PY) -m pytest tests/contract tests/e2e $(TESTS)
 
@@ -78,7 +78,7 @@ test-unit: $(LOCKED) ## tests that need neither Kafka nor PostgreSQL
 test-e2e: setup ## the whole network as processes, with the crash drill
 	$(PY) -m pytest tests/e2e $(TESTS)
 
-test-full: setup ## everything, with coverage of branches
+test-full: setup ## the same with coverage of branches; the crash drill goes two rounds
 	CLAIMLEDGER_DRILL_ROUNDS=2 $(PY) -m pytest -m "not bench" --cov --cov-report=term-missing:skip-covered $(TESTS)
 
 sim: $(LOCKED) ## simulate consensus: make sim SEEDS=500

@@ -4,7 +4,8 @@ Faust acknowledges too early in several ways: a handler that raises acknowledges
 each other, and acknowledgements out of order jump a head that is not done. So here: events without automatic
 acknowledgement, one handler, sends through our own idempotent producer, an AckWindow for each partition, and
 acknowledgement of the contiguous confirmed prefix only. An unexpected exception stops the worker with that prefix
-acknowledged and nothing after it; the supervisor restarts it and the events come again.
+acknowledged and nothing after it; when whoever runs the process (systemd, Kubernetes, …) has started it again, the events
+come again.
 Source: stack.md, Faust.
 """
 

@@ -5,7 +5,8 @@ gives this promise: a record is acknowledged only when everything that the funct
 broker, and only as part of the contiguous prefix of its partition; so a record may come again, and none is skipped.
 
 - `decode` and `apply` raise `DataError` for a record that can never succeed: it goes to `<topic>.dlq` and the stream goes
-  on. Any other exception stops the worker without acknowledgement, and the supervisor restarts it.
+  on. Any other exception stops the worker without acknowledgement. To start it again is the job of whoever runs the
+  process (systemd, Kubernetes, …).
 - State per partition is opened when the partition's first record arrives, rebuilt from the stage's compacted state topic
   (same partition number, read to its end, record by record through `restore`), and closed on revocation and stop.
 - Records of one partition are applied in order, one at a time.

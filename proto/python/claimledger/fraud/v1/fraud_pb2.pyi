@@ -36,7 +36,9 @@ class FraudScore(_message.Message):
     score: _builtins.float
     """0 to 1."""
     pended: _builtins.bool
-    """The claim is held for review: the score is at or above the threshold."""
+    """The claim goes on to wait for review: its score is at or above the threshold and the payer would have paid, or the
+    payer's edits hold it, whatever its score.
+    """
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___FraudReason]:
         """At most 8, one for each rule that spoke."""

@@ -226,7 +226,7 @@ class ClaimError(_message.Message):
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
     code: _builtins.int
-    """gRPC status code: 3 INVALID_ARGUMENT, 6 ALREADY_EXISTS, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED."""
+    """gRPC status code: 3 INVALID_ARGUMENT, 6 ALREADY_EXISTS, 7 PERMISSION_DENIED, 8 RESOURCE_EXHAUSTED, 14 UNAVAILABLE."""
     message: _builtins.str
     """For people."""
     retry_after_ms: _builtins.int
