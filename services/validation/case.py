@@ -1,5 +1,6 @@
 """What edits look at: one claim with everything that the payer knows about its member, plan and provider."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claims.claim import AcceptedClaim, Claim, ServiceLine
@@ -54,6 +55,20 @@ def case_of(accepted: AcceptedClaim, claim: Claim, reference: PayerReference) ->
         min([line.from_day for line in claim.lines]),
         tuple([_terms_of(line, reference, plan, tier) for line in claim.lines]),
     )
+
+
+def excluded_roles(case: Case) -> list[str]:
+    """Who of billing and rendering provider was on the exclusion list on a day of service."""
+    parties = case.claim.parties
+    asked = [("billing", case.provider)]
+    if parties.rendering_npi not in {"", parties.billing_npi}:
+        asked.append(("rendering", case.reference.providers.get(parties.rendering_npi)))
+    return [role for role, provider in asked if provider and _is_excluded(provider, case.claim.lines)]
+
+
+def _is_excluded(provider: Provider, lines: Sequence[ServiceLine]) -> bool:
+    excluded_from = provider.excluded_from_day
+    return excluded_from is not None and any(line.through_day >= excluded_from for line in lines)
 
 
 def _terms_of(line: ServiceLine, reference: PayerReference, plan: Plan | None, tier: Tier) -> Terms:

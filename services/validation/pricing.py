@@ -25,7 +25,6 @@ from claims.transaction import (
 )
 from validation.case import Case
 
-NO_BENEFIT_CARC = "96"
 _priced_claim, _priced_line = quick(PricedClaim), quick(PricedLine)
 
 
@@ -62,13 +61,22 @@ def price(case: Case, findings: Sequence[Finding], tags: Sequence[bytes]) -> Pri
         reason=reason,
         commitment=commitment(case.accepted.salt, case.accepted.claim),
         envelope_digest=case.accepted.envelope_digest,
-        prior=tuple(
-            PriorClaim(other.payer, other.claim_ref, other.version)
-            for other in case.claim.other_payers
-            if other.claim_ref is not None
-        ),
+        prior=_prior(case),
         lines=lines,
     )
+
+
+def _prior(case: Case) -> tuple[PriorClaim, ...]:
+    """Earlier payers' claims on the ledger, all of them or none.
+
+    What they paid there counts in place of what the claim says, so with a part of them the rest would be lost.
+    """
+    known = tuple(
+        PriorClaim(other.payer, other.claim_ref, other.version)
+        for other in case.claim.other_payers
+        if other.claim_ref is not None
+    )
+    return known if len(known) == len(case.claim.other_payers) else ()
 
 
 def _price_line(case: Case, line: ServiceLine, position: int, findings: Sequence[Finding], tag: bytes) -> PricedLine:
@@ -80,8 +88,6 @@ def _price_line(case: Case, line: ServiceLine, position: int, findings: Sequence
     else:
         allowed = fee.allowed_cents * line.units
     group, carc = _denial(line.number, findings)
-    if benefit is None and not carc:
-        group, carc = Group.PR, NO_BENEFIT_CARC
     return _priced(line, min(line.charge_cents, allowed), benefit, case, position, group, carc, tag)
 
 

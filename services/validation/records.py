@@ -25,7 +25,7 @@ from claims.transaction import (
 )
 from runtime.stage import Out
 from runtime.topics import REJECTED, VALIDATED
-from validation.case import Case
+from validation.case import Case, excluded_roles
 from validation.history import BilledClaim
 from validation.minutes import minutes_of
 
@@ -65,12 +65,11 @@ class Issuer:
 
 def facts_of(case: Case, judged: BilledClaim, attempt: int, accepted_ms: int) -> events_pb2.ClaimFacts:
     """The side field of one claim; it ends at fraud scoring."""
-    parties, provider, day = case.claim.parties, case.provider, case.service_day
-    excluded = bool(provider and provider.excluded_from_day is not None and day >= provider.excluded_from_day)
+    parties = case.claim.parties
     return events_pb2.ClaimFacts(
         billing_npi=parties.billing_npi,
         rendering_npi=parties.rendering_npi or parties.billing_npi,
-        service_day=day,
+        service_day=case.service_day,
         lines=[
             events_pb2.LineFacts(
                 number=line.number,
@@ -82,7 +81,7 @@ def facts_of(case: Case, judged: BilledClaim, attempt: int, accepted_ms: int) ->
             )
             for line in case.claim.lines
         ],
-        excluded_provider=excluded,
+        excluded_provider=bool(excluded_roles(case)),
         same_service_elsewhere=judged.elsewhere,
         attempt=attempt,
         accepted_time_ms=accepted_ms,

@@ -4,19 +4,19 @@
 |---|---|---|---|
 | npi.billing, npi.rendering | check digit | reject | CO 16 N257, N290 |
 | provider.unknown | the billing NPI is in the payer's registry | reject | CO 16 N257 |
-| provider.excluded | not on the exclusion list on the day | pend | CO B7 |
+| provider.excluded | neither who billed nor who rendered is on the exclusion list | pend | CO B7 |
 | taxonomy.form | ten characters, the last X | reject | CO 16 N255 |
 | diagnosis.form, diagnosis.leaf | ICD-10-CM form; a leaf in force | reject | CO 16 M76 |
 | diagnosis.table-missing | a table is loaded | warn | |
 | procedure.form, modifier.form, revenue.form | HCPCS or CPT form | reject | CO 16 M20; CO 182 N519; CO 16 M50 |
 | pointer.missing | names a diagnosis of the claim, each once | reject | CO 16 M64 |
-| money.total, money.currency, money.other-payer | Σ lines, the ledger's currency, one amount a line | reject | CO 16 M54, MA130, MA04 |
+| money.total, money.currency, money.other-payer | Σ lines, the ledger's currency, Σ payments ≤ charge | reject | CO 16 M54, MA130, MA04 |
 | money.range | 0 ≤ charge ≤ 10^11 cents, units ≥ 1 | reject | CO 16 M79, M53 |
 | date.order, date.future | from ≤ through ≤ received | reject | CO 16 M52, M59 |
 | member.unknown, coverage.before, coverage.after, coverage.plan | enrolled in the plan on the day | reject | PR 31 N382; PR 26, 27 |
-| plan.unknown, plan.day | the payer has the plan on the day | reject | PR 31 N382 |
+| plan.unknown, plan.day | the payer has the plan on every line's days | reject | PR 31 N382 |
 | filing.late | received within the plan's days | deny | CO 29 |
-| duplicate.exact | not billed before | deny | OA 18 N522 |
+| duplicate.exact | not billed before, nor twice in the claim | deny | OA 18 N522 |
 | authorization.missing | the benefit needs one | deny | CO 197 |
 | benefit.not-covered | the plan covers the class | deny | PR 96 N130 |
 

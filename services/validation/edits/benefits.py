@@ -47,6 +47,9 @@ def authorization_edit(case: Case) -> list[Finding]:
 
 
 def covered_edit(case: Case) -> list[Finding]:
+    """A class that the plan says it does not cover, or does not name in the provider's tier."""
+    if case.plan is None or case.provider is None:
+        return []
     return [
         Finding(
             "benefit.not-covered",
@@ -60,13 +63,10 @@ def covered_edit(case: Case) -> list[Finding]:
             hint="the plan's list of benefits tells what is covered",
         )
         for number, benefit in _benefits(case)
-        if benefit is not None and not benefit.covered
+        if benefit is None or not benefit.covered
     ]
 
 
 def _benefits(case: Case) -> list[tuple[int, Benefit | None]]:
-    """Each line's number and its benefit in the provider's tier, where the plan and a fee tell one."""
-    return [
-        (line.number, terms.benefit if terms.fee else None)
-        for line, terms in zip(case.claim.lines, case.terms, strict=True)
-    ]
+    """Each line's number and its benefit in the provider's tier, where the plan tells one."""
+    return [(line.number, terms.benefit) for line, terms in zip(case.claim.lines, case.terms, strict=True)]

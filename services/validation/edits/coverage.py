@@ -5,12 +5,21 @@ from validation.case import Case
 
 
 def plan_edit(case: Case) -> list[Finding]:
-    """The payer has the plan, and it runs on the day of service."""
-    if case.plan is None:
+    """The payer has the plan, and it runs on every line's days."""
+    plan = case.plan
+    if plan is None:
         return [_reject("plan.unknown", "header.plan", "this payer has no such plan", "31", "N382")]
-    if not case.plan.first_day <= case.service_day <= case.plan.last_day:
-        return [_reject("plan.day", "header.plan", "the plan does not run on the day of service", "31", "N382")]
-    return []
+    findings = []
+    for position, line in enumerate(case.claim.lines):
+        if not plan.first_day <= line.from_day <= plan.last_day:
+            field = "from"
+        elif not plan.first_day <= line.through_day <= plan.last_day:
+            field = "through"
+        else:
+            continue
+        path, why = f"lines[{position}].{field}", "the plan does not run on the day of service"
+        findings.append(_reject("plan.day", path, why, "31", "N382", line.number))
+    return findings
 
 
 def member_edit(case: Case) -> list[Finding]:

@@ -70,13 +70,15 @@ def currency_edit(case: Case) -> list[Finding]:
 
 
 def other_payer_edit(case: Case) -> list[Finding]:
-    """Another payer's payments: one for each line, none above the charge, and each payer comes before this one."""
+    """Other payers' payments: one for each line, together none above its charge, each payer before this one."""
     findings = []
     for position, other in enumerate(case.claim.other_payers):
         why = _other_payer_error(case, other)
         if why:
             path = f"other_payers[{position}]"
             findings.append(_other_payer(path, why))
+    if not findings:
+        findings += _overpaid_lines(case)
     sequences = [other.sequence for other in case.claim.other_payers]
     if len(set(sequences)) != len(sequences):
         why = "two other payers have the same place in the order of benefits"
@@ -84,9 +86,23 @@ def other_payer_edit(case: Case) -> list[Finding]:
     return findings
 
 
-def _other_payer(path: str, why: str) -> Finding:
+def _overpaid_lines(case: Case) -> list[Finding]:
+    """Lines for which payers that are each in bounds paid too much together."""
+    others = case.claim.other_payers
+    findings = []
+    for position, line in enumerate(case.claim.lines):
+        paid = sum(other.line_paid_cents[position] for other in others)
+        if paid > line.charge_cents:
+            path = f"other_payers[{len(others) - 1}].line_paid_cents[{position}]"
+            findings.append(_other_payer(path, "the payments together are above the line's charge", line.number))
+    return findings
+
+
+def _other_payer(path: str, why: str, line: int = 0) -> Finding:
     hint = "copy the amounts from the other payer's remittance, line by line"
-    return Finding("money.other-payer", path, Severity.REJECT, why, group="CO", carc="16", rarc="MA04", hint=hint)
+    return Finding(
+        "money.other-payer", path, Severity.REJECT, why, line=line, group="CO", carc="16", rarc="MA04", hint=hint
+    )
 
 
 def _other_payer_error(case: Case, other: OtherPayer) -> str:

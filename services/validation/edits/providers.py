@@ -5,7 +5,7 @@ from typing import Final
 
 from claims.finding import Finding, Severity
 from claims.identifiers import npi_is_valid
-from validation.case import Case
+from validation.case import Case, excluded_roles
 
 _TAXONOMY: Final = re.compile(r"[0-9A-Z]{9}X")
 
@@ -70,13 +70,11 @@ def provider_edit(case: Case) -> list[Finding]:
 
 
 def excluded_edit(case: Case) -> list[Finding]:
-    provider = case.provider
-    if provider is None or provider.excluded_from_day is None or case.service_day < provider.excluded_from_day:
-        return []
+    """Neither who billed nor who rendered is on the exclusion list."""
     return [
         Finding(
             "provider.excluded",
-            "parties.billing_npi",
+            f"parties.{role}_npi",
             Severity.PEND,
             "the provider was excluded on the day of service",
             group="CO",
@@ -84,4 +82,5 @@ def excluded_edit(case: Case) -> list[Finding]:
             table=case.reference.exclusions_version,
             hint="a reviewer of the payer decides; nothing to send",
         )
+        for role in excluded_roles(case)
     ]

@@ -1,16 +1,20 @@
 """Every edit: what it passes, what it finds, where, and under which codes."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from claims.claim import ClaimKind, Diagnosis, OtherPayer, PayerSequence
 from claims.finding import Finding, Severity
+from claims.identifiers import npi_with_check_digit
 from tests.unit.validation.payer_world import (
     DAY,
     EXCLUDED_NPI,
     FIRST,
     LAST,
+    NPI,
+    OTHER_NPI,
     case,
     claim,
     reference,
@@ -18,6 +22,8 @@ from tests.unit.validation.payer_world import (
 )
 from validation.case import Case
 from validation.edits import run_edits
+from validation.history import BilledClaim
+from validation.records import facts_of
 
 
 def told(found: Case) -> list[tuple[str, str, Severity, str]]:
@@ -30,6 +36,7 @@ def test_a_clean_claim_has_no_findings() -> None:
 
 REJECT, DENY, PEND, WARN = Severity.REJECT, Severity.DENY, Severity.PEND, Severity.WARN
 PARTIES = claim().parties
+UNKNOWN_NPI = npi_with_check_digit("177777777")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,38 @@ def test_a_class_that_is_not_covered_is_denied() -> None:
     assert told(case(claim([service_line(procedure="15780")])))[0][3] == "96"
 
 
+def unscheduled(**changes: Any) -> Case:
+    """A line of a code without a fee, with the class `other` changed in the plan."""
+    gold = reference().plans["gold"]
+    benefits = tuple(
+        replace(benefit, **changes) if benefit.benefit_class == "other" else benefit for benefit in gold.benefits
+    )
+    known = reference(plans={"gold": replace(gold, benefits=benefits)})
+    return case(claim([service_line(procedure="0101T")]), known=known)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({}, []),
+        ({"covered": False}, ["benefit.not-covered"]),
+        ({"authorization_required": True}, ["authorization.missing"]),
+        ({"benefit_class": "elsewhere"}, ["benefit.not-covered"]),
+    ],
+    ids=["as it is", "not covered", "with authorisation", "not named"],
+)
+def test_a_code_without_a_fee_is_of_the_class_other(changes: dict[str, Any], rules: list[str]) -> None:
+    found = run_edits(unscheduled(**changes))
+    assert [(f.rule, f.severity, f.line) for f in found] == [(rule, DENY, 1) for rule in rules]
+
+
+def test_of_a_provider_that_is_not_known_nothing_is_said_of_benefits() -> None:
+    """Its tier is not known either."""
+    gold = reference().plans["gold"]
+    found = case(known=reference(providers={}, plans={"gold": replace(gold, benefits=())}))
+    assert [finding.rule for finding in run_edits(found)] == ["provider.unknown"]
+
+
 def test_without_a_table_the_form_alone_is_judged_and_that_is_said() -> None:
     found = run_edits(case(claim(diagnoses=(Diagnosis("A001"),)), known=reference(diagnosis_codes=frozenset())))
     assert [(f.rule, f.severity) for f in found] == [("diagnosis.table-missing", WARN)]
@@ -155,6 +194,45 @@ def test_other_payers_amounts_agree_with_the_lines(other: OtherPayer, why: str) 
     assert all(why in f.message for f in found)
 
 
+@pytest.mark.parametrize(("second", "paths"), [(4_000, []), (4_001, ["other_payers[1].line_paid_cents[1]"])])
+def test_other_payers_together_pay_no_more_than_the_charge(second: int, paths: list[str]) -> None:
+    """Of the second line the two payers' parts come to its charge, or to a cent more."""
+    others = (
+        OtherPayer("borealis", PayerSequence.PRIMARY, None, 0, (0, 8_000)),
+        OtherPayer("cygnus", PayerSequence.SECONDARY, None, 0, (0, second)),
+    )
+    made = claim([service_line(), service_line(2, procedure="97110")], {"sequence": PayerSequence.TERTIARY})
+    found = run_edits(case(replace(made, other_payers=others)))
+    assert [(f.rule, f.path, f.line) for f in found] == [("money.other-payer", path, 2) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("billing", "rendering", "paths"),
+    [
+        (NPI, EXCLUDED_NPI, ["parties.rendering_npi"]),
+        (EXCLUDED_NPI, EXCLUDED_NPI, ["parties.billing_npi"]),
+        (EXCLUDED_NPI, "", ["parties.billing_npi"]),
+        (NPI, OTHER_NPI, []),
+        (NPI, UNKNOWN_NPI, []),
+    ],
+    ids=["renders", "does both", "bills", "is not excluded", "is not known"],
+)
+def test_who_rendered_is_looked_up_as_who_billed(billing: str, rendering: str, paths: list[str]) -> None:
+    """In the edit and in what fraud scoring is told."""
+    found = case(claim(parties=replace(PARTIES, billing_npi=billing, rendering_npi=rendering)))
+    assert told(found) == [("provider.excluded", path, PEND, "B7") for path in paths]
+    assert facts_of(found, BilledClaim(bytes(16), 1, DAY, (), (), ()), 1, 0).excluded_provider is bool(paths)
+
+
+@pytest.mark.parametrize(("days_after", "excluded"), [(3, False), (2, True)])
+def test_an_exclusion_counts_from_its_day_for_the_last_day_of_service(days_after: int, excluded: bool) -> None:
+    providers = reference().providers
+    from_day = replace(providers[NPI], excluded_from_day=DAY + days_after)
+    lines = [service_line(), service_line(2, procedure="97110", from_day=DAY + 1, through_day=DAY + 2)]
+    found = case(claim(lines), known=reference(providers=dict(providers) | {NPI: from_day}))
+    assert [f.rule for f in run_edits(found)] == (["provider.excluded"] if excluded else [])
+
+
 def test_findings_never_repeat_identifiers_of_persons() -> None:
     patient = replace(PARTIES.patient, member_id="SECRET-7", family_name="Canary")
     found: list[Finding] = run_edits(case(claim(parties=replace(PARTIES, patient=patient))))
@@ -170,4 +248,26 @@ def test_two_other_payers_cannot_hold_one_place() -> None:
 
 def test_a_plan_is_judged_on_the_day() -> None:
     plan = replace(reference().plans["gold"], last_day=DAY - 1)
-    assert ("plan.day", "header.plan", REJECT, "31") in told(case(known=reference(plans={"gold": plan})))
+    assert ("plan.day", "lines[0].from", REJECT, "31") in told(case(known=reference(plans={"gold": plan})))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "paths"),
+    [
+        (DAY, DAY + 3, []),
+        (DAY, DAY + 2, ["lines[2].through"]),
+        (DAY, DAY + 1, ["lines[1].through", "lines[2].from"]),
+        (DAY + 1, DAY + 3, ["lines[0].from"]),
+    ],
+)
+def test_a_plan_runs_on_the_first_and_last_day_of_every_line(first: int, last: int, paths: list[str]) -> None:
+    days = [(DAY, DAY), (DAY + 1, DAY + 2), (DAY + 2, DAY + 3)]
+    lines = [
+        service_line(number, from_day=begin, through_day=end, charge_cents=12_000 + number)
+        for number, (begin, end) in enumerate(days, 1)
+    ]
+    plan = replace(reference().plans["gold"], first_day=first, last_day=last)
+    found = run_edits(case(claim(lines), known=reference(plans={"gold": plan})))
+    assert [f.path for f in found if f.rule == "plan.day"] == paths
+    assert [f.path for f in found] == paths
+    assert all(f.line == int(f.path[6]) + 1 for f in found)
