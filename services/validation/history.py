@@ -1,15 +1,18 @@
 """What a member was billed for before: exact duplicates, and the same service elsewhere on the same day.
 
 A claim is judged once, when it first comes; what was found then is kept with it, so a redelivered claim gets the same
-answer and is never a duplicate of itself. A member's history is bounded in claims and days; each claim is one record of
-the compacted state topic, and a forgotten claim's tombstone.
+answer and is never a duplicate of itself. What was denied was not paid, so nothing is a duplicate of it: a claim keeps
+only the lines that stand, and a replacement or a void keeps none. A member's history is bounded in claims and days;
+each claim is one record of the compacted state topic, and a forgotten claim's tombstone.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
-from claims.claim import MAX_LINES, ClaimRef, Frequency
+from claims.claim import MAX_LINES, ClaimRef, Frequency, ServiceLine
 from claims.encoding import U16, Cents, Codec, Day, Many, Text
+from claims.finding import Finding, Severity
 from claims.quick import quick
 from validation.case import Case
 
@@ -27,7 +30,7 @@ class BilledLine:
     npi: Annotated[str, Text(10)]
     day: Day
     code: Annotated[str, Text(16)]
-    """Procedure and modifiers."""
+    """Procedure and modifiers, and the tooth after a #."""
     units: Annotated[int, U16]
     charge_cents: Cents
 
@@ -40,8 +43,9 @@ class BilledClaim:
     version: Annotated[int, U16]
     received_day: Day
     lines: Annotated[tuple[BilledLine, ...], Many(MAX_LINES)]
+    """Of an original claim, those that were not denied: with them later claims are compared."""
     duplicates: Annotated[tuple[Annotated[int, U16], ...], Many(MAX_LINES)]
-    """Numbers of lines that had been billed before."""
+    """Numbers of lines that had been billed before, or by an earlier line of the claim."""
     elsewhere: Annotated[tuple[Annotated[int, U16], ...], Many(MAX_LINES)]
     """Numbers of lines whose service another provider billed for the same day."""
 
@@ -89,10 +93,10 @@ class Histories:
 
     members: dict[bytes, MemberHistory] = field(default_factory=dict)
 
-    def judge(self, case: Case) -> tuple[BilledClaim, list[tuple[bytes, bytes]]]:
+    def judge(self, case: Case, findings: Iterable[Finding]) -> tuple[BilledClaim, list[tuple[bytes, bytes]]]:
         """The claim's judgement, and the state records (key, value) that keep it; none for a claim that came before.
 
-        An empty value says that a claim is forgotten.
+        `findings` tell which lines the edits deny. An empty value says that a claim is forgotten.
         """
         assert case.member is not None, "only a known member has a history"
         member = case.member.member_ref
@@ -101,7 +105,7 @@ class Histories:
         known = history.claims.get(key)
         if known is not None:
             return known, []
-        judged = _judged(case, history)
+        judged = _judged(case, findings, history)
         history.add(judged)
         gone = history.forget(judged.received_day)
         records = [(state_key(member, *key), BILLED_CLAIM.encode(judged))]
@@ -122,41 +126,56 @@ def state_key(member_ref: bytes, claim_ref: bytes, version: int) -> bytes:
     return member_ref + claim_ref + version.to_bytes(2, "big")
 
 
-def _judged(case: Case, history: MemberHistory) -> BilledClaim:
-    lines = billed_lines(case)
+def _judged(case: Case, findings: Iterable[Finding], history: MemberHistory) -> BilledClaim:
+    frequency = case.claim.header.frequency
+    denied = {finding.line for finding in findings if finding.severity is Severity.DENY}
     duplicates, elsewhere = [], []
-    if case.claim.header.frequency is Frequency.ORIGINAL:
-        for line in lines:
-            before = history.services.get((line.day, line.code))
-            if before is None:
-                continue
-            others = [other for ref, other in before if ref != case.accepted.claim_ref]
-            if any(_same(line, other) for other in others):
-                duplicates.append(line.number)
-            if any(line.npi != other.npi for other in others):
-                elsewhere.append(line.number)
+    standing: list[BilledLine] = []
+    for line in billed_lines(case) if frequency is not Frequency.VOID else ():
+        others = _others(case, line, history) if frequency is Frequency.ORIGINAL else []
+        if any(_same(line, other) for other in (*others, *standing)):
+            duplicates.append(line.number)
+        elif denied.isdisjoint((0, line.number)):
+            standing.append(line)
+        if any(line.npi != other.npi for other in others):
+            elsewhere.append(line.number)
     return _billed_claim(
         case.accepted.claim_ref,
         case.accepted.version,
         case.accepted.received_day,
-        lines,
+        tuple(standing) if frequency is Frequency.ORIGINAL else (),
         tuple(duplicates),
         tuple(elsewhere),
     )
+
+
+def _others(case: Case, line: BilledLine, history: MemberHistory) -> list[BilledLine]:
+    """Lines of other claims with the line's day and code."""
+    before = history.services.get((line.day, line.code), ())
+    return [other for ref, other in before if ref != case.accepted.claim_ref]
 
 
 def billed_lines(case: Case) -> tuple[BilledLine, ...]:
     npi = case.claim.parties.billing_npi
     return tuple(
         [
-            _billed_line(
-                line.number, npi, line.from_day, line.procedure + "".join(line.modifiers), line.units, line.charge_cents
-            )
+            _billed_line(line.number, npi, line.from_day, _code(line), line.units, line.charge_cents)
             for line in case.claim.lines
         ]
     )
 
 
+def _code(line: ServiceLine) -> str:
+    code = line.procedure + "".join(line.modifiers)
+    return f"{code}#{line.tooth}" if line.tooth else code
+
+
 def _same(line: BilledLine, other: BilledLine) -> bool:
-    """Exact, for lines of one day and code with modifiers: provider, units and charge (claims.md, duplicate)."""
-    return (line.npi, line.units, line.charge_cents) == (other.npi, other.units, other.charge_cents)
+    """Exact: provider, day, code with modifiers, units and charge (claims.md, duplicate)."""
+    return (line.npi, line.day, line.code, line.units, line.charge_cents) == (
+        other.npi,
+        other.day,
+        other.code,
+        other.units,
+        other.charge_cents,
+    )

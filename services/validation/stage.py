@@ -106,7 +106,7 @@ class Validation(Stage[Histories, Message]):
                 outs.append(rejected_record(issuer, case, findings, _commitment(case)))
                 steps.append(status_event(case, Status.REJECTED, now_ms, _detail(findings)))
                 continue
-            judged, kept = state.judge(case)
+            judged, kept = state.judge(case, findings)
             outs += [_state_record(issuer.payer, key, value, record) for key, value in kept]
             findings += duplicate_findings(case, judged)
             item = self._price(issuer, submitted, findings, judged)
@@ -161,7 +161,7 @@ def duplicate_findings(case: Case, judged: BilledClaim) -> list[Finding]:
             group="OA",
             carc="18",
             rarc="N522",
-            hint="a correction is sent with frequency 7, not as a new claim",
+            hint="a correction is sent with frequency 7, not as a new claim; a repeated service with a modifier",
         )
         for number in judged.duplicates
     ]

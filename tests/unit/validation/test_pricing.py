@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from claimledger.events.v1.events_pb2 import ValidatedRecord
-from claims.claim import Frequency, OtherPayer, PayerSequence
+from claims.claim import OtherPayer, PayerSequence
 from claims.transaction import (
     MAX_RECORD_BYTES,
     RECORD,
@@ -23,7 +23,7 @@ from claims.transaction import (
 from tests.unit.validation.payer_world import DAY, EXCLUDED_NPI, NPI, OTHER_NPI, case, claim, reference, service_line
 from validation.case import Case
 from validation.edits import run_edits
-from validation.history import BilledClaim, Histories, MemberHistory
+from validation.history import BilledClaim
 from validation.pricing import price
 from validation.records import CLAIM_BYTES, LINE_BYTES, PREFIX_BYTES, Issuer, Priced, facts_of, validated_records
 
@@ -90,6 +90,19 @@ def test_earlier_payers_travel_with_the_claim() -> None:
     assert [(p.payer, p.claim_ref, p.version) for p in made.prior] == [("borealis", ref, 1)]
 
 
+@pytest.mark.parametrize("unknown", [0, 1])
+def test_earlier_payers_claims_are_named_all_or_none(unknown: int) -> None:
+    """The ledger takes what the named ones paid for all that was paid, so one that it has not hides the others."""
+    refs: list[bytes | None] = [b"x" * 16, b"y" * 16]
+    refs[unknown] = None
+    others = (
+        OtherPayer("borealis", PayerSequence.PRIMARY, refs[0], 1, (4_000,)),
+        OtherPayer("cygnus", PayerSequence.SECONDARY, refs[1], 1, (3_000,)),
+    )
+    made = priced(case(claim(header={"sequence": PayerSequence.TERTIARY}, other_payers=others)))
+    assert (made.lines[0].other_payer_paid_cents, made.prior) == (7_000, ())
+
+
 def test_the_priced_claim_has_no_codes_and_no_identifiers_of_persons() -> None:
     issuer = Issuer("aurora", bytes(32), bytes(32), 4, lambda message: bytes(64))
     (out,) = validated_records(issuer, [item(case(), 1)])
@@ -131,59 +144,6 @@ def test_the_same_claim_gives_the_same_bytes_in_every_attempt() -> None:
     assert len(records) == 1
 
 
-def test_history_finds_exact_duplicates_and_never_the_claim_itself() -> None:
-    histories = Histories()
-    first, kept = histories.judge(case(name="first"))
-    assert (first.duplicates, len(kept)) == ((), 1)
-    assert histories.judge(case(name="first")) == (first, [])
-    second, _ = histories.judge(case(name="second"))
-    assert second.duplicates == (1,)
-    assert histories.judge(case(name="first")) == (first, [])
-    other, _ = histories.judge(case(claim([service_line(units=2)]), name="third"))
-    assert other.duplicates == ()
-
-
-def test_a_correction_is_no_duplicate_of_what_it_corrects() -> None:
-    histories = Histories()
-    histories.judge(case(name="first"))
-    judged, _ = histories.judge(case(claim(header={"frequency": Frequency.REPLACEMENT}), name="second"))
-    assert (judged.duplicates, judged.elsewhere) == ((), ())
-
-
-def test_the_same_service_at_another_provider_on_the_day_is_told() -> None:
-    histories = Histories()
-    histories.judge(case(name="here"))
-    parties = replace(claim().parties, billing_npi=OTHER_NPI)
-    there, _ = histories.judge(case(claim(parties=parties), name="there"))
-    assert (there.duplicates, there.elsewhere) == ((), (1,))
-
-
-def test_history_survives_restoring_and_stays_bounded() -> None:
-    """The state topic as compaction leaves it gives the same histories; a claim too many or too old leaves a tombstone."""
-    histories, topic = Histories(), dict[bytes, bytes]()
-    for number in range(450):
-        topic |= dict(histories.judge(case(name=f"c{number}"))[1])
-    (member,) = histories.members.values()
-    assert len(member.claims) == 400
-    assert sum(not value for value in topic.values()) == 50
-    topic |= dict(histories.judge(case(claim([service_line(units=2)]), name="late", received_day=DAY + 1_000))[1])
-    assert [claim.received_day for claim in member.claims.values()] == [DAY + 1_000]
-    assert len(member.services) == 1
-    restored = Histories()
-    for key, value in topic.items():
-        restored.restore(key, value)
-    assert restored == histories
-
-
-def test_a_forgotten_claim_leaves_the_history_that_held_it() -> None:
-    histories, restored = Histories(), Histories()
-    ((key, value),) = histories.judge(case())[1]
-    for told in (value, value, b""):
-        restored.restore(key, told)
-    (member,) = restored.members.values()
-    assert member == MemberHistory()
-
-
 def test_records_stay_within_what_the_ledger_takes() -> None:
     """Two hundred claims of fifty lines are more bytes than one record may have."""
     lines = [service_line(number, charge_cents=10**10) for number in range(1, 51)]
@@ -214,14 +174,6 @@ def test_the_bounds_of_a_claim_and_a_line_hold_at_their_widest() -> None:
     assert size <= PREFIX_BYTES + CLAIM_BYTES + 50 * LINE_BYTES
 
 
-def test_a_service_that_another_claim_holds_too_stays_when_one_is_forgotten() -> None:
-    histories = Histories()
-    ((key, _),) = histories.judge(case(name="first"))[1]
-    histories.judge(case(name="second"))
-    histories.restore(key, b"")
-    assert histories.judge(case(name="third"))[0].duplicates == (1,)
-
-
 def test_a_class_that_the_plan_does_not_name_is_denied() -> None:
     plan = replace(reference().plans["gold"], benefits=())
     made = priced(case(known=reference(plans={"gold": plan})))
@@ -234,7 +186,3 @@ def test_an_authorisation_travels_as_a_token_of_its_member() -> None:
     assert b"PA-1" not in made.authorization
     assert made.authorization == priced(case(claim(header={"authorization": "PA-1"}), name="two")).authorization
     assert made.authorization != priced(case(claim(header={"authorization": "PA-2"}))).authorization
-
-
-def test_an_empty_history_has_nothing_to_forget() -> None:
-    assert MemberHistory().forget(DAY) == []
