@@ -59,12 +59,13 @@ from ledger_commit.consensus.tree import genesis_id
 from ledger_commit.gathering import SHORTEST_MS, Gathering
 from ledger_commit.keys import ReplicaKeys, verify_ed25519
 from ledger_commit.lane import Lane
+from ledger_commit.last_seen import Signed, is_signed_by, round_of
 from ledger_commit.ledger import Ledger
 from ledger_commit.opening import Opened, entries_of
 from ledger_commit.peers import Peers
 from ledger_commit.seen import SeenRecords
 from ledger_commit.store import Projected
-from ledger_commit.wire import to_request
+from ledger_commit.wire import from_last_seen, to_request
 from runtime.bls import Bls
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_HEIGHT, LEDGER_ROUND, LEDGER_TIMEOUTS
@@ -154,7 +155,10 @@ class Node:
         await self._execute()
 
     async def _hear_peers(self) -> None:
-        """§8: nothing is signed before Q−1 peers told the highest round in which they hold our signature."""
+        """§8: nothing is signed before Q−1 peers told the highest round in which they hold our signature.
+
+        A peer whose answer proves nothing has answered: whoever stays silent or lies takes no more than its own word away.
+        """
         safety = self.disk.safety
         timed_out = safety.last_timeout.round if safety.last_timeout else 0
         own = max(safety.last_voted_round, safety.last_proposed_round, timed_out)
@@ -162,7 +166,8 @@ class Node:
         while len(answers) < self.committee.quorum_size - 1:
             asked = [peer for peer in self.peers if peer.index not in answers]
             told = await asyncio.gather(*(peer.last_seen() for peer in asked))
-            answers |= {peer.index: seen for peer, seen in zip(asked, told, strict=True) if seen is not None}
+            heard = [(peer.index, answer) for peer, answer in zip(asked, told, strict=True) if answer is not None]
+            answers |= {peer: self._proven_round(peer, answer) for peer, answer in heard}
             if len(answers) < self.committee.quorum_size - 1:
                 await asyncio.sleep(START_PAUSE_S)
         highest = max(answers.values(), default=0)
@@ -170,6 +175,22 @@ class Node:
             self.replica.halted = f"the safety record is stale: it ends at round {own}, a peer saw round {highest}"
         if self.replica.halted:
             self.log.error("not_voting", reason=self.replica.halted)
+
+    def _proven_round(self, peer: int, answer: ledger_pb2.GetLastSeenResponse) -> int:
+        """The round of our own signature in a peer's answer; 0 where it shows none that holds."""
+        try:
+            message = from_last_seen(answer)
+            if message is None:
+                return 0
+            if is_signed_by(self.me, message, self.replica.certificates):
+                return round_of(message)
+            reason = "no signature of ours"
+        except DecodeError as error:
+            reason = str(error)
+        LEDGER_BAD_MESSAGES.labels("last_seen").inc()
+        organisation = self.committee.members[peer].organisation
+        self.log.warning("last_seen_not_proven", peer=organisation, round=answer.round, reason=reason)
+        return 0
 
     def _now(self) -> int:
         return time.time_ns() // 1_000_000
@@ -193,19 +214,14 @@ class Node:
     # What comes in.
 
     def receive(self, sender: int, message: Message) -> None:
-        match message:
-            case Proposal():
-                self._note(sender, message.header.round)
-            case Vote(data):
-                self._note(sender, data.round)
-            case Timeout():
-                self._note(sender, message.round)
+        if isinstance(message, Proposal | Vote | Timeout):
+            # For the sender's own next start. Whatever it is, it takes the place of the sender's own messages alone.
+            self.last_seen.note(sender, message)
         self.submit(Received(sender, message))
 
-    def _note(self, member: int, message_round: int) -> None:
-        """For the member's own next start. Rounds far ahead of ours are not believed."""
-        if message_round <= self.replica.round + 1000:
-            self.last_seen[member] = max(self.last_seen.get(member, 0), message_round)
+    def last_signed_by(self, member: int) -> Signed | None:
+        """The newest signature of a member that is held here, for the member itself; none that does not hold."""
+        return self.last_seen.proven(member, self.replica.certificates)
 
     def receive_batch(self, encoded: bytes) -> None:
         """A batch from any peer; what counts is the signature of its lane."""

@@ -18,6 +18,7 @@ from ledger_commit.consensus.committee import Committee, Member
 from ledger_commit.consensus.events import Executed, SafetyRecord
 from ledger_commit.consensus.messages import BATCH, ZERO, BatchRef, Proposal, genesis_cert
 from ledger_commit.consensus.tree import Root, genesis_id
+from ledger_commit.last_seen import LastSeen
 from ledger_commit.ledger import Ledger
 from ledger_commit.settlement import Execution
 from runtime.bls import Bls
@@ -44,8 +45,8 @@ class Opened:
     """Ids of committed blocks, the first at height 1."""
     waiting: list[BatchRef]
     """Batches that no committed block names."""
-    last_seen: dict[int, int]
-    """Highest round in which the log holds a signature of each member."""
+    last_seen: LastSeen
+    """The newest signatures of each member in the log: of proposals, and in the certificates that the blocks carry."""
     not_voting: str = ""
     executions: list[Execution] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ def open_disk(
         [],
         [],
         [],
-        {},
+        LastSeen(),
         not_voting,
     )
     _replay(opened, ledger, progress)
@@ -156,17 +157,10 @@ def _collect_rest(opened: Opened, committee: Committee) -> None:
         block = opened.log.block(identity)
         assert block is not None
         named.update(ref.digest for ref in block.batches)
-        _note_signers(opened.last_seen, block, committee)
+        opened.last_seen.note_block(block, committee)
     for block in opened.log.blocks_not(committed):
-        _note_signers(opened.last_seen, block, committee)
+        opened.last_seen.note_block(block, committee)
         if block.header.height > opened.root.height:
             opened.above.append(block)
     opened.above.sort(key=lambda block: block.header.height)
     opened.waiting = [ref for ref in opened.log.refs.values() if ref.digest not in named]
-
-
-def _note_signers(last_seen: dict[int, int], block: Proposal, committee: Committee) -> None:
-    proposer, qc = block.header.proposer, block.qc
-    last_seen[proposer] = max(last_seen.get(proposer, 0), block.header.round)
-    for signer in (committee.signers(qc.signers) or []) if qc.round else []:
-        last_seen[signer] = max(last_seen.get(signer, 0), qc.round)

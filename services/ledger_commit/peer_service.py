@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
 from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT
-from ledger_commit.wire import from_request
+from ledger_commit.wire import from_request, to_last_seen
 from runtime.errors import PermissionDeniedError
 from runtime.identity import Role, identity_of
 from runtime.metrics import LEDGER_BAD_MESSAGES
@@ -73,4 +73,4 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
         self, _request: ledger_pb2.GetLastSeenRequest, context: Any
     ) -> ledger_pb2.GetLastSeenResponse:
         member = self._member(context)
-        return ledger_pb2.GetLastSeenResponse(round=self._node.last_seen.get(member, 0))
+        return to_last_seen(self._node.last_signed_by(member))

@@ -87,13 +87,15 @@ class Peer:
         finally:
             await self._channel.close()
 
-    async def last_seen(self) -> int | None:
-        """The highest round in which the peer holds a signature of ours; None where it does not answer."""
+    async def last_seen(self) -> ledger_pb2.GetLastSeenResponse | None:
+        """Our newest signature that the peer holds, as it says; None where it does not answer."""
         try:
-            answer = await self.stub.GetLastSeen(ledger_pb2.GetLastSeenRequest(), timeout=FETCH_TIMEOUT_S)
+            answer: ledger_pb2.GetLastSeenResponse = await self.stub.GetLastSeen(
+                ledger_pb2.GetLastSeenRequest(), timeout=FETCH_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError:
             return None
-        return int(answer.round)
+        return answer
 
     async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
         """What the peer has of it; nothing where it does not answer."""

@@ -5,17 +5,23 @@ Source: consensus.md §8: a record that ends before a signature that a peer hold
 
 import asyncio
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from claimledger.ledger.v1 import ledger_pb2
+from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from ledger_commit.node import HEARING
+from runtime.grpc_server import GrpcServer
 from tests.contract.ledger.conftest import REPLICAS, Replicas
 from tests.contract.ledger.test_replicas import same_roots, submit, transaction
 
 STALE = "cygnus"
+LIAR = "meridian"
+NOTHING = ledger_pb2.GetLastSeenResponse()
 
 
 def record(replicas: Replicas, replica: str) -> Path:
@@ -24,9 +30,15 @@ def record(replicas: Replicas, replica: str) -> Path:
 
 async def held(replicas: Replicas, at: str, of: str) -> int:
     """The highest round in which one replica holds a signature of another."""
+    return (await shown(replicas, at, of)).round
+
+
+async def shown(replicas: Replicas, at: str, of: str) -> ledger_pb2.GetLastSeenResponse:
     async with replicas.peering(at, of, "replica") as stub:
-        told = await stub.GetLastSeen(ledger_pb2.GetLastSeenRequest(), wait_for_ready=True, timeout=10)
-    return int(told.round)
+        told: ledger_pb2.GetLastSeenResponse = await stub.GetLastSeen(
+            ledger_pb2.GetLastSeenRequest(), wait_for_ready=True, timeout=10
+        )
+    return told
 
 
 async def state_of(replicas: Replicas, replica: str) -> str:
@@ -72,6 +84,68 @@ async def test_a_replica_with_an_older_record_than_its_peers_remember_signs_noth
     await same_roots(replicas, 5)
     assert [await held(replicas, peer, STALE) for peer in REPLICAS if peer != STALE] == [late] * 3
     assert record(replicas, STALE).read_bytes() == copy.read_bytes()
+
+
+class LyingPeer(ledger_pb2_grpc.PeerServiceServicer):
+    """Has a replica's certificate and address, and answers what a test wants. The RPCs that it lacks are UNIMPLEMENTED."""
+
+    def __init__(self) -> None:
+        self.says = NOTHING
+        self.asked = 0
+
+    async def Exchange(self, requests: Any, _context: Any) -> ledger_pb2.ExchangeResponse:  # noqa: N802
+        async for _ in requests:
+            pass
+        return ledger_pb2.ExchangeResponse()
+
+    async def GetLastSeen(self, _request: Any, _context: Any) -> ledger_pb2.GetLastSeenResponse:  # noqa: N802
+        self.asked += 1
+        return self.says
+
+
+@asynccontextmanager
+async def lying(replicas: Replicas) -> AsyncIterator[LyingPeer]:
+    """In the place of one replica."""
+    server = GrpcServer(replicas.address(LIAR), replicas.tls(LIAR, "replica"))
+    peer = LyingPeer()  # type: ignore[abstract]
+    ledger_pb2_grpc.add_PeerServiceServicer_to_server(peer, server.grpc)
+    await server.start("claimledger.ledger.v1.PeerService")
+    yield peer
+    await server.drain(0.1)
+
+
+async def test_a_lying_peer_stops_no_replica_that_restarts(
+    replicas: Replicas, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A round that nothing proves, another's later signature, and an old vote under a higher round: each is named in the log,
+    and the replica goes on voting, without which the other two could commit nothing."""
+    replicas.start(*REPLICAS)
+    await submit(replicas, "aurora", 1)
+    await same_roots(replicas, 1)
+    await replicas.stop(STALE)
+    own = await shown(replicas, "aurora", STALE)
+    await submit(replicas, "aurora", 2, 3)
+    await replicas.executed("aurora", 3)
+    others = await shown(replicas, "aurora", "borealis")
+    assert others.round > own.round > 0
+    await replicas.stop(LIAR)
+    relabelled = ledger_pb2.GetLastSeenResponse()
+    relabelled.CopyFrom(own)
+    relabelled.round = others.round
+    async with lying(replicas) as peer:
+        for number, lie in enumerate((ledger_pb2.GetLastSeenResponse(round=2**63), others, relabelled), start=1):
+            peer.says = lie
+            capsys.readouterr()
+            replicas.start(STALE)
+            assert await state_of(replicas, STALE) == ""
+            assert peer.asked == number
+            (told,) = [text for text in capsys.readouterr().out.splitlines() if "last_seen_not_proven" in text]
+            assert LIAR in told
+            assert str(lie.round) in told
+            if number < 3:
+                await replicas.stop(STALE)
+        await submit(replicas, "borealis", 4)
+        await replicas.executed("borealis", 4)
 
 
 async def test_nothing_is_signed_before_enough_peers_have_answered(replicas: Replicas) -> None:

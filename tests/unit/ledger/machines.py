@@ -27,7 +27,7 @@ from ledger_commit.ledger import OpaqueLedger
 from ledger_commit.node import Node
 from ledger_commit.opening import committee_of, open_disk
 from ledger_commit.seen import SeenRecords
-from ledger_commit.wire import from_request
+from ledger_commit.wire import from_request, to_last_seen
 from runtime.bls import Bls, backend
 from tests.unit.ledger.losing_disk import LosingFile, Power, PowerLossError
 
@@ -78,8 +78,8 @@ class Neighbour:
         self.index = to.me
         self.organisation = COMMITTEE.members[to.me].organisation
 
-    async def last_seen(self) -> int | None:
-        return None if self._to.power.off else self._to.node.last_seen.get(self._of.me, 0)
+    async def last_seen(self) -> ledger_pb2.GetLastSeenResponse | None:
+        return None if self._to.power.off else to_last_seen(self._to.node.last_signed_by(self._of.me))
 
     async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
         await asyncio.sleep(0)

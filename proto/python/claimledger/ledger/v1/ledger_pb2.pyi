@@ -190,21 +190,41 @@ Global___GetLastSeenRequest: _TypeAlias = GetLastSeenRequest  # noqa: Y015
 
 @_typing.final
 class GetLastSeenResponse(_message.Message):
+    """Nothing but the signature is believed: without one that holds, this counts as having seen nothing."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROUND_FIELD_NUMBER: _builtins.int
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    QUORUM_CERT_FIELD_NUMBER: _builtins.int
     round: _builtins.int
-    """0 where it holds none."""
+    """The round of the message; 0 where it holds none."""
+    proposal: _builtins.bytes
+    """Proposal without batches and TC: the signature is over the header."""
+    vote: _builtins.bytes
+    """Vote."""
+    timeout: _builtins.bytes
+    """Timeout without last_tc."""
+    quorum_cert: _builtins.bytes
+    """QuorumCert with the caller among its signers."""
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
+        proposal: _builtins.bytes = ...,
+        vote: _builtins.bytes = ...,
+        timeout: _builtins.bytes = ...,
+        quorum_cert: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "proposal", b"proposal", "quorum_cert", b"quorum_cert", "timeout", b"timeout", "vote", b"vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "proposal", b"proposal", "quorum_cert", b"quorum_cert", "round", b"round", "timeout", b"timeout", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["proposal", "vote", "timeout", "quorum_cert"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___GetLastSeenResponse: _TypeAlias = GetLastSeenResponse  # noqa: Y015
 

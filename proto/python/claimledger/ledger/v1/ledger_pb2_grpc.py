@@ -424,7 +424,7 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLastSeen(self, request, context):
-        """The highest round in which this replica holds a signature of the caller, asked after every start.
+        """The caller's own signature of the highest round in which this replica holds one, asked after every start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -143,7 +143,7 @@ class PeerServiceStub:
     FetchBatches: _grpc.UnaryStreamMultiCallable[_ledger_pb2.FetchBatchesRequest, _ledger_pb2.FetchBatchesResponse]
     """Batches by digest."""
     GetLastSeen: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetLastSeenRequest, _ledger_pb2.GetLastSeenResponse]
-    """The highest round in which this replica holds a signature of the caller, asked after every start."""
+    """The caller's own signature of the highest round in which this replica holds one, asked after every start."""
 
 @_typing.type_check_only
 class PeerServiceAsyncStub(PeerServiceStub):
@@ -157,7 +157,7 @@ class PeerServiceAsyncStub(PeerServiceStub):
     FetchBatches: _aio.UnaryStreamMultiCallable[_ledger_pb2.FetchBatchesRequest, _ledger_pb2.FetchBatchesResponse]  # type: ignore[assignment]
     """Batches by digest."""
     GetLastSeen: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetLastSeenRequest, _ledger_pb2.GetLastSeenResponse]  # type: ignore[assignment]
-    """The highest round in which this replica holds a signature of the caller, asked after every start."""
+    """The caller's own signature of the highest round in which this replica holds one, asked after every start."""
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Between replicas. The sender is the certificate's organisation; only its own stream fills its slots."""
@@ -192,6 +192,6 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.GetLastSeenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.GetLastSeenResponse, _abc.Awaitable[_ledger_pb2.GetLastSeenResponse]]:
-        """The highest round in which this replica holds a signature of the caller, asked after every start."""
+        """The caller's own signature of the highest round in which this replica holds one, asked after every start."""
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
