@@ -72,7 +72,10 @@ class State:
         self.tags: dict[bytes, ClaimKey] = {}
         """Duplicate tag of a live line → the claim that holds it, by submitter."""
         self.waiting: dict[bytes, list[ClaimKey]] = {}
-        """Duplicate tag → pended claims that hold it next, should its holder be denied. It follows from what was written."""
+        """Duplicate tag → the other live claims with it, as they came; one holds it next, should its holder be denied.
+
+        Not written to the root by itself: it follows from the claims and their outcomes.
+        """
         self.positions: dict[tuple[str, str], int] = {}
         """(payer, payee) → cents settled in all; the sum over payers is the sum over payees is that of all results."""
         self._moved: dict[tuple[str, str], None] = {}

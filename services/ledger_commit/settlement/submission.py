@@ -39,11 +39,11 @@ def submit_claim(
     if reason is not None:
         _spend(state, claim, ClaimEntry(claim.commitment, 0, None, None), Outcome.REFUSED)
         return _result(claim, height, index, Outcome.REFUSED, refusal=reason)
-    holder = _other_holder(state, claim)
-    why = _why_pended(claim, holder, pended=pended)
+    other = _other_live(state, claim)
+    why = _why_pended(claim, other, pended=pended)
     if why is not None:
-        _hold_tags(state, claim, pended=True)
-        linked = holder if why is ReasonClass.DUPLICATE else None
+        _hold_tags(state, claim)
+        linked = other if why is ReasonClass.DUPLICATE else None
         _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, None, linked), Outcome.PENDED)
         return _result(claim, height, index, Outcome.PENDED, reason=why, linked=linked)
     return settle(state, claim, height, index, step=0)
@@ -103,14 +103,14 @@ def _amounts_are_in_range(line: PricedLine) -> bool:
     )
 
 
-def _why_pended(claim: PricedClaim, holder: bytes | None, *, pended: bool) -> ReasonClass | None:
+def _why_pended(claim: PricedClaim, other: bytes | None, *, pended: bool) -> ReasonClass | None:
     """Pend bits and duplicates turn pay into pend, and nothing else.
 
     A duplicate goes before other reasons, so that whoever reviews the claim sees the link.
     """
     if claim.disposition is Disposition.DENY:
         return None
-    if holder is not None:
+    if other is not None:
         return ReasonClass.DUPLICATE
     if claim.disposition is Disposition.PEND:
         return claim.reason
@@ -125,40 +125,47 @@ def _key_of(claim: PricedClaim) -> ClaimKey:
     return (claim.submitter, claim.claim_ref, claim.version)
 
 
-def _other_holder(state: State, claim: PricedClaim) -> bytes | None:
-    """The claim that holds one of this claim's tags. A prior payer's claim for the same service is no duplicate.
+def _other_live(state: State, claim: PricedClaim) -> bytes | None:
+    """A live claim with one of this claim's tags. A prior payer's claim for the same service is no duplicate.
 
-    Only where it is on this ledger as the claim names it: what it paid is then taken off. A holder under the same reference
-    is another submitter's claim or another version, and as much a second one as any.
+    Only where it is on this ledger as the claim names it: what it paid is then taken off. One under the same reference is
+    another submitter's claim or another version, and as much a second one as any. Also one that does not hold the tag,
+    because the prior claim does: two secondaries of one primary are duplicates.
     """
     coordinated = [state.claims_of_payer.get((p.payer, p.claim_ref, p.version)) for p in claim.prior]
     for tag in _live_tags(claim):
         holder = state.tags.get(tag)
-        if holder is not None and not any(prior is state.claims[holder] for prior in coordinated):
-            return holder[1]
+        if holder is None:
+            continue
+        for other in (holder, *state.waiting.get(tag, ())):
+            if not any(prior is state.claims[other] for prior in coordinated):
+                return other[1]
     return None
 
 
-def _hold_tags(state: State, claim: PricedClaim, *, pended: bool = False) -> None:
-    """Takes the tags that nobody holds; a pended claim waits for the others."""
+def _hold_tags(state: State, claim: PricedClaim) -> None:
+    """Takes the tags that nobody holds and waits for the others, pended or settled: either is live."""
     key = _key_of(claim)
     for tag in _live_tags(claim):
         if tag not in state.tags:
             state.hold_tag(tag, key)
-        elif pended and key not in (state.tags[tag], *state.waiting.get(tag, ())):
+        elif key not in (state.tags[tag], *state.waiting.get(tag, ())):
             state.waiting.setdefault(tag, []).append(key)
 
 
 def _free_tags(state: State, claim: PricedClaim) -> None:
-    """A claim that is denied holds nothing: its tags go to the pended claims that wait for them, else to nobody."""
+    """A claim that is denied is no longer live: it waits for no tag, and what it held goes to a settled claim that
+    waits, else to a pended one, the longest first, else to nobody.
+    """
     key = _key_of(claim)
-    for tag in _live_tags(claim):
-        if state.tags.get(tag) == key:
-            waiting = state.waiting.pop(tag, [])
-            heirs = [other for other in waiting if state.claims[other].pending is not None]
-            if heirs[1:]:
-                state.waiting[tag] = heirs[1:]
-            state.hold_tag(tag, heirs[0] if heirs else None)
+    for tag in dict.fromkeys(_live_tags(claim)):
+        waiting = state.waiting.pop(tag, [])
+        leaves: ClaimKey | None = key
+        if state.tags[tag] == key:
+            leaves = min(waiting, key=lambda other: state.claims[other].pending is not None, default=None)
+            state.hold_tag(tag, leaves)
+        if rest := [other for other in waiting if other != leaves]:
+            state.waiting[tag] = rest
 
 
 def settle(

@@ -1,4 +1,4 @@
-"""The adjudication once more, written plainly from the design page and sharing nothing with the contract's code.
+"""Adjudication and duplicates once more, written plainly from the design page and sharing nothing with the contract's code.
 
 Accumulators are one dict of what is used; limits another. All in cents.
 """
@@ -74,3 +74,37 @@ class PlainLedger:
             adjusted[code] = min(owed, part)
             owed -= adjusted[code]
         return paid, {code: amount for code, amount in adjusted.items() if amount}
+
+
+class PlainTags:
+    """Which claims are live under each tag, in the order in which they came; the first of a list holds the tag."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, list[str]] = {}
+        self.state: dict[str, str] = {}
+        self.tags: dict[str, list[str]] = {}
+
+    def submit(self, name: str, tags: list[str], prior: list[str], *, pended: bool) -> tuple[str, str | None]:
+        """What becomes of it, and the claim that it repeats."""
+        linked = [other for tag in tags for other in self.live.get(tag, []) if other not in prior]
+        for tag in dict.fromkeys(tags):
+            self.live.setdefault(tag, []).append(name)
+        self.tags[name] = tags
+        self.state[name] = "PENDED" if linked or pended else "SETTLED"
+        return self.state[name], linked[0] if linked else None
+
+    def review(self, name: str, *, release: bool) -> str:
+        """Only of a pended claim."""
+        self.state[name] = "SETTLED" if release else "DENIED"
+        for tag in set(self.tags[name]):
+            if not release:
+                self._leave(name, self.live[tag])
+        return self.state[name]
+
+    def _leave(self, name: str, live: list[str]) -> None:
+        held = live[0] == name
+        live.remove(name)
+        settled = [other for other in live if self.state[other] == "SETTLED"]
+        if held and settled:
+            live.remove(settled[0])
+            live.insert(0, settled[0])

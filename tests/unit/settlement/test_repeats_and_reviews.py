@@ -183,6 +183,52 @@ def test_a_freed_tag_goes_to_the_claim_that_waits_longest(world: LedgerWorld) ->
     assert submit(world, "five", lines=[line(duplicate_tag=TAG)]).linked == ref("three")
 
 
+def test_a_freed_tag_goes_to_a_settled_claim_before_a_pended_one(world: LedgerWorld) -> None:
+    """The one that is paid keeps the service from being paid again, also where another waits longer."""
+    for name, pend in (("one", (0,)), ("two", ()), ("three", ())):
+        submit(world, name, pend, lines=[line(duplicate_tag=TAG)])
+    assert claim_result(world.block(review(world, "three", RELEASE))).outcome is Outcome.SETTLED
+    world.block(review(world, "one", DENY))
+    assert world.state.tags == {TAG: ("aurora", ref("three"), 1)}
+    world.block(review(world, "two", DENY))
+    told = submit(world, "four", lines=[line(duplicate_tag=TAG)])
+    assert (told.outcome, told.linked, told.paid_cents) == (Outcome.PENDED, ref("three"), 0)
+
+
+def test_a_released_duplicate_is_live_when_the_first_is_denied(world: LedgerWorld) -> None:
+    """Else a third claim for the service would settle beside the second: paid twice, and by nobody's decision."""
+    for name, pend in (("one", (0,)), ("two", ())):
+        assert submit(world, name, pend, lines=[line(duplicate_tag=TAG)]).outcome is Outcome.PENDED
+    assert claim_result(world.block(review(world, "two", RELEASE))).outcome is Outcome.SETTLED
+    assert claim_result(world.block(review(world, "one", DENY))).outcome is Outcome.DENIED
+    told = submit(world, "three", lines=[line(duplicate_tag=TAG)])
+    assert (told.outcome, told.reason, told.linked) == (Outcome.PENDED, ReasonClass.DUPLICATE, ref("two"))
+
+
+def secondary(world: LedgerWorld, name: str) -> ClaimResult:
+    """Borealis' claim for what it says that aurora's claim "one" has paid first."""
+    prior = (PriorClaim("aurora", ref("one"), 1),)
+    tagged = [line(duplicate_tag=TAG)]
+    return submit(world, name, lines=tagged, payer="borealis", submitter="borealis", prior=prior)
+
+
+def test_a_secondary_is_live_when_its_primary_is_denied(world: LedgerWorld) -> None:
+    """It settled without holding the tag, which its primary held."""
+    submit(world, "one", (0,), lines=[line(duplicate_tag=TAG)])
+    assert secondary(world, "two").outcome is Outcome.SETTLED
+    world.block(review(world, "one", DENY))
+    told = submit(world, "three", lines=[line(duplicate_tag=TAG)])
+    assert (told.outcome, told.linked) == (Outcome.PENDED, ref("two"))
+
+
+def test_two_secondaries_of_one_primary_are_duplicates_of_each_other(world: LedgerWorld) -> None:
+    """Each takes off what the primary paid, and nothing of the other."""
+    submit(world, "one", lines=[line(duplicate_tag=TAG, coinsurance_bp=2_000)])
+    assert secondary(world, "two").paid_cents == 2_000
+    told = secondary(world, "three")
+    assert (told.outcome, told.linked, told.paid_cents) == (Outcome.PENDED, ref("two"), 0)
+
+
 def test_a_claim_that_is_decided_waits_for_no_tag(world: LedgerWorld) -> None:
     for name, pend in (("one", (0,)), ("two", ()), ("three", ())):
         submit(world, name, pend, lines=[line(duplicate_tag=TAG)])
