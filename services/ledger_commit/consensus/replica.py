@@ -627,11 +627,12 @@ class Replica:
     def _on_tick(self) -> None:
         if self._now >= self._deadline_ms:
             last = self.safety.last_timeout
-            if last is None or last.round != self.round:
+            if not self.halted and (last is None or last.round != self.round):
                 self._give_up()
-            elif self._now >= self._resend_ms and not self.halted:
-                self._emit(Broadcast(last))
-                self._schedule_resend()
+            elif self._now >= self._resend_ms:
+                if last is not None and not self.halted:
+                    self._emit(Broadcast(last))
+                self._schedule_resend()  # also with nothing to send: this is when the next tick is due
         for identity, (wanted_round, asked) in self._wanted.items():
             if self._may_ask(identity):
                 hint = self._after(asked)

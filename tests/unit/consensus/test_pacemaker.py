@@ -3,11 +3,12 @@
 Replica 0 leads rounds 4, 8, 12. "Work" is a batch that waits.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from ledger_commit.consensus.events import BatchStored, Broadcast, FetchBlocks, Send, SetTimer
+from ledger_commit.consensus.events import BatchStored, Broadcast, Effect, FetchBlocks, Send, SetTimer
 from ledger_commit.consensus.messages import QuorumCert, SyncInfo, TimeoutCert, block_id
 from ledger_commit.consensus.pacemaker import Pace, clock_behind_ms
 from tests.fixtures.consensus import (
@@ -169,6 +170,34 @@ def test_p3_the_wanted_timer_is_when_the_timeout_comes_again() -> None:
     effects = bench.after(20_000)
     bench.now = of(effects, SetTimer)[-1].at_ms
     assert len(timeouts(bench.after(0))) == 1
+
+
+def ticks(bench: Bench, effects: Sequence[Effect], seconds: int) -> int:
+    """How often the replica is woken if it is, for so long, whenever it asks to be."""
+    until, count = bench.now + 1000 * seconds, 0
+    while timers := of(effects, SetTimer):
+        if timers[-1].at_ms > until:
+            return count
+        effects, count = bench.after(timers[-1].at_ms - bench.now), count + 1
+    pytest.fail("it asks for no further tick")
+
+
+@pytest.mark.parametrize("halted", ["", "the safety record is stale"])
+@pytest.mark.parametrize("entered", [None, time_out(4)], ids=["at its start", "in a later round"])
+def test_p3_past_its_deadline_a_replica_wakes_every_half_round(halted: str, entered: TimeoutCert | None) -> None:
+    """T is at most 1687 ms here. Also one that may not sign: it has nothing to send and waits as if it had."""
+    bench = Bench(halted=halted)
+    effects = [*bench.first, *bench.step(WORK), *(bench.hear(3, entered) if entered else ())]
+    half = Pace().round_ms(bench.replica.round) // 2
+    assert 10_000 // (half + half // 8) - 3 <= ticks(bench, effects, 10) <= 10_000 // half + 3
+
+
+def test_p3_one_that_is_halted_past_its_deadline_wakes_no_more_often() -> None:
+    """What it sent before is its last word of the round."""
+    bench = Bench()
+    effects = bench.after(20_000)
+    bench.replica.halted = "state differs from the committee's"
+    assert ticks(bench, effects, 10) <= 10_000 // 250
 
 
 def test_l2_a_qc_that_arrives_in_the_round_is_in_its_timeout() -> None:
