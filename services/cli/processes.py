@@ -1,7 +1,8 @@
 """The development network as processes in the background: started in order, known by pid files, stopped by pid.
 
-What runs is what the Procfile says; `honcho start` runs the same in the foreground. Logs and pid files lie in the run
-directory. PORT is, as honcho has it, a port of each process's own, here for its metrics.
+What runs is what the Procfile says, which is no whole recipe: services wait for their topics, and `start_all` makes those
+between the broker's start and theirs. Logs and pid files lie in the run directory. PORT is a port of each process's own,
+for its metrics.
 """
 
 import asyncio
