@@ -99,7 +99,7 @@ proto-image: $(LOCKED) ## after a release: what `buf breaking` compares with
 docs: $(LOCKED) ## generate docs/TOPICS.md and docs/asyncapi.yaml
 	$(PY) docs/generate.py
 
-up: setup ## start everything and keep it running
+up: setup ## start everything and leave it running
 	$(BIN)/claimledger up
 
 down: $(LOCKED) ## stop what `make up` started

@@ -177,7 +177,7 @@ def test_a_demo_that_gives_up_early_is_not_complete(network: Running, monkeypatc
 
 def test_an_alert_that_does_not_come_is_missed(by_hand: LoadedByHand, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside one that came: a plain claim of the same payer, which is followed as if it were a planted fraud."""
-    monkeypatch.setattr(demo, "ARRIVE_WITHIN_S", 2.0)
+    monkeypatch.setattr(demo, "ARRIVE_WITHIN_S", 5.0)
     payer, suspect = by_hand.claim("excluded provider")
     _, plain = by_hand.claim("", payer)
     followed = {number: Followed(number, payer, "excluded provider", 0, repeated=False) for number in (suspect, plain)}
