@@ -174,18 +174,18 @@ class Assembly:
             await self.projection.append(rebuilt[start : start + PROJECTION_GROUP])
         self.projected_height = len(rebuilt)
         self.disk.executions.clear()
+        self.disk.entries.clear()
 
 
 def _projected_from_log(disk: Opened, node: Node) -> list[Projected]:
     """What `Node` would have told of the blocks that were executed again at start."""
     found, leaf = [], 0
-    for identity, execution in zip(disk.chain, disk.executions, strict=True):
+    for identity, entries, execution in zip(disk.chain, disk.entries, disk.executions, strict=True):
         block = disk.log.block(identity)
         assert block is not None
         header = block.header
         marker = disk.log.markers[header.height]
         proposer = node.committee.members[header.proposer].organisation
-        entries = sum(ref.count for ref in block.batches)
         found.append(Projected(header, identity, proposer, marker.qc, len(block.batches), entries, leaf, execution))
         leaf += len(execution.results)
     return found

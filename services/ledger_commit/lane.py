@@ -7,7 +7,7 @@ Source: consensus.md §8, Payload.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -59,10 +59,21 @@ class _Open:
 
 
 class Lane:
-    """`announce` is called with each durable batch, to tell the core and the peers."""
+    """`announce` is called with each durable batch, to tell the core and the peers.
+
+    `still_open` are the batches of earlier runs that may yet be ordered. They count as open, or a replica that starts again
+    and again would have more of them than its peers keep of it.
+    """
 
     def __init__(
-        self, log: BlockLog, key: Ed25519PrivateKey, chain_id: bytes, member: int, next_seq: int, announce: Announce
+        self,
+        log: BlockLog,
+        key: Ed25519PrivateKey,
+        chain_id: bytes,
+        member: int,
+        next_seq: int,
+        announce: Announce,
+        still_open: Iterable[BatchRef] = (),
     ) -> None:
         self._log = log
         self._key = key
@@ -72,9 +83,10 @@ class Lane:
         self._announce = announce
         self._filling = _Filling()
         self._timer: asyncio.TimerHandle | None = None
-        self._open: dict[int, _Open] = {}
+        self._open = {ref.seq: _Open(ref.digest, []) for ref in still_open}
         self._room = asyncio.Event()
-        self._room.set()
+        if len(self._open) < MAX_OPEN_BATCHES:
+            self._room.set()
 
     @property
     def waiting_bytes(self) -> int:
@@ -154,6 +166,8 @@ class Lane:
             self._room.set()
 
     def _pack_again(self, opened: _Open) -> None:
+        if not opened.waiting:
+            return  # of an earlier run: who gave the entries gives them again
         encoded = self._log.batch_bytes(opened.digest)
         assert encoded is not None, "what was announced is in the log"
         for entry, each in zip(BATCH.decode(encoded).records, opened.waiting, strict=True):

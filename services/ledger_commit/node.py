@@ -10,7 +10,7 @@ Source: consensus.md §1 and §8.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
@@ -39,6 +39,8 @@ from ledger_commit.consensus.events import (
 )
 from ledger_commit.consensus.messages import (
     BATCH,
+    INCARNATION,
+    MAX_BATCH_BYTES,
     PROPOSAL,
     QUORUM_CERT,
     UNSIGNED,
@@ -74,6 +76,10 @@ START_PAUSE_S: Final = 0.2
 FETCH_PAUSE_S: Final = 0.1
 HEARING: Final = "waits for a quorum to say which of its signatures they hold"
 FETCHES_AT_ONCE: Final = 8
+"""Fetches of what is named by its digest. A range has a place of its own: anybody can claim a height, and the peer that is
+asked for it may answer nothing until the time is up."""
+FETCHED_BATCHES: Final = 64
+"""Batches asked for in one request; a peer gives no more."""
 OnExecuted = Callable[[list[Projected]], None]
 
 
@@ -116,8 +122,12 @@ class Node:
         )
         self.replica.halted = disk.not_voting
         self._gathering = Gathering(pace.gather_ms)
+        for ref in disk.waiting:
+            self.replica.payload.add(ref)
         next_seq = 1 + max((r.seq for r in disk.log.refs.values() if r.member == me), default=0)
-        self.lane = Lane(disk.log, keys.lane, committee.chain_id, me, next_seq, self._announce)
+        first_open = disk.root.lanes.get((me, INCARNATION), 1)
+        still_open = [r for r in disk.waiting if r.member == me and r.seq >= first_open]
+        self.lane = Lane(disk.log, keys.lane, committee.chain_id, me, next_seq, self._announce, still_open)
         self._keys = keys
         self._bls = bls
         self._on_executed = on_executed
@@ -130,6 +140,7 @@ class Node:
         self._stored = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "executor")
         self._fetches: set[asyncio.Task[None]] = set()
+        self._range_fetch: asyncio.Task[None] | None = None
         self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.member == me}
 
     @property
@@ -147,8 +158,6 @@ class Node:
         """Waits for enough peers, starts the core, and executes what is committed. Ends only by an exception."""
         await self._hear_peers()
         self._started = True
-        for ref in self.disk.waiting:
-            self.replica.payload.add(ref)
         self._carry_out(self.replica.start(self.disk.above, self._now()))
         self.disk.above = []
         self._pump()
@@ -196,12 +205,19 @@ class Node:
         return time.time_ns() // 1_000_000
 
     def submit(self, event: Event) -> None:
-        """Gives an event to the core, after those that wait."""
-        self._events.append(event)
-        self._pump()
+        """Gives an event to the core, after those that wait.
+
+        Before the start, which may never come, nothing waits: a batch is noted, and what peers say is not heard. They say
+        it again.
+        """
+        if self._started:
+            self._events.append(event)
+            self._pump()
+        elif isinstance(event, BatchStored):
+            self.replica.payload.add(event.ref)
 
     def _pump(self) -> None:
-        if self._busy or not self._started:
+        if self._busy:
             return
         self._busy = True
         try:
@@ -223,8 +239,14 @@ class Node:
         """The newest signature of a member that is held here, for the member itself; none that does not hold."""
         return self.last_seen.proven(member, self.replica.certificates)
 
-    def receive_batch(self, encoded: bytes) -> None:
-        """A batch from any peer; what counts is the signature of its lane."""
+    def receive_batch(self, encoded: bytes, asked_for: Collection[bytes] = ()) -> None:
+        """A batch from any peer; what counts is the signature of its lane.
+
+        What is written stays, so that nothing is which the core would not keep, but a batch whose digest a block names.
+        """
+        if len(encoded) > MAX_BATCH_BYTES:
+            LEDGER_BAD_MESSAGES.labels("batch_too_large").inc()
+            return
         try:
             batch = BATCH.decode(encoded)
         except DecodeError:
@@ -235,6 +257,10 @@ class Node:
             return
         if batch.member >= len(self.genesis.replicas):
             LEDGER_BAD_MESSAGES.labels("unknown_lane").inc()
+            return
+        refusal = "" if ref.digest in asked_for else self.replica.payload.refusal(ref)
+        if refusal:
+            LEDGER_BAD_MESSAGES.labels(refusal).inc()
             return
         key = self.genesis.replicas[batch.member].lane_public_key
         if not verify_ed25519(key, batch_message(self.committee.chain_id, ref.digest), batch.signature):
@@ -374,15 +400,14 @@ class Node:
 
     def _fetch(self, wanted: FetchBlocks | FetchRange | FetchBatches) -> None:
         """In the background; what is not got now is asked for again by the core."""
+        if isinstance(wanted, FetchRange):
+            if self._range_fetch is None or self._range_fetch.done():
+                self._range_fetch = asyncio.ensure_future(self._fetch_range(wanted))
+            return
         if len(self._fetches) >= FETCHES_AT_ONCE:
             return
-        match wanted:
-            case FetchBlocks():
-                task = asyncio.ensure_future(self._fetch_blocks(wanted))
-            case FetchRange():
-                task = asyncio.ensure_future(self._fetch_range(wanted))
-            case FetchBatches():
-                task = asyncio.ensure_future(self._fetch_batches(wanted))
+        fetch = self._fetch_blocks(wanted) if isinstance(wanted, FetchBlocks) else self._fetch_batches(wanted)
+        task = asyncio.ensure_future(fetch)
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)
 
@@ -422,11 +447,12 @@ class Node:
             if ref.digest in self.disk.log.refs:
                 self.submit(BatchStored(self.disk.log.refs[ref.digest]))
         for peer in self.peers.first(wanted.hint):
-            missing = [r.digest for r in wanted.refs if not self.disk.log.has_batch(r.digest)]
+            missing = [r for r in wanted.refs if not self.disk.log.has_batch(r.digest)][:FETCHED_BATCHES]
             if not missing:
                 return
-            for encoded in await peer.batches(missing[:64]):
-                self.receive_batch(encoded)
+            asked_for = {r.digest for r in missing}
+            for encoded in await peer.batches(missing):
+                self.receive_batch(encoded, asked_for)
 
     # Serving.
 
@@ -456,7 +482,7 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         self.lane.flush()
-        for task in self._fetches:
+        for task in (*self._fetches, *filter(None, (self._range_fetch,))):
             task.cancel()
         self._thread.shutdown(wait=True)
         self.disk.log.close()

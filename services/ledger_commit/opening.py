@@ -49,6 +49,8 @@ class Opened:
     """The newest signatures of each member in the log: of proposals, and in the certificates that the blocks carry."""
     not_voting: str = ""
     executions: list[Execution] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)
+    """How many ledger entries each committed block has."""
 
 
 def read_genesis(path: Path) -> tuple[Genesis, bytes]:
@@ -130,7 +132,9 @@ def _replay(opened: Opened, ledger: Ledger, progress: Callable[[int, int], None]
             break
         opened.root = opened.root.child(block, marker.id)
         opened.chain.append(marker.id)
-        opened.executions.append(ledger.execute(block.header, entries_of(log, block)))
+        entries = entries_of(log, block)
+        opened.entries.append(len(entries))
+        opened.executions.append(ledger.execute(block.header, entries))
         opened.executed.append(ledger.executed)
         if marker.qc is not None:
             ledger.anchor(block.header, marker.qc)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import grpc
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
+from ledger_commit.consensus.messages import BatchRef
 from runtime.grpc_channel import open_channel
 from runtime.log import get_logger
 from runtime.network import ReplicaAddress
@@ -21,6 +22,10 @@ QUEUE_LIMIT: Final = 1024
 PAYLOAD_QUEUE_LIMIT: Final = 256
 RECONNECT_S: Final = (0.05, 2.0)
 FETCH_TIMEOUT_S: Final = 5.0
+FRAME_BYTES: Final = 8
+"""What an answer has around a batch: a tag, and a length below 2^42."""
+MAX_BLOCK_ANSWER_BYTES: Final = 16 * 1024
+"""A block in an answer: below 7 KiB with the largest committee and the most batches that its encoding can name."""
 
 
 class Stream:
@@ -99,21 +104,33 @@ class Peer:
 
     async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
         """What the peer has of it; nothing where it does not answer."""
-        return await self._collect(self.stub.FetchBlocks(request, timeout=FETCH_TIMEOUT_S))
+        heights = request.to_height - request.from_height + 1 if request.to_height else 0
+        most = len(request.ids) + heights
+        call = self.stub.FetchBlocks(request, timeout=FETCH_TIMEOUT_S)
+        return await _collect(call, most, most * MAX_BLOCK_ANSWER_BYTES)
 
-    async def batches(self, digests: Sequence[bytes]) -> list[bytes]:
+    async def batches(self, refs: Sequence[BatchRef]) -> list[bytes]:
         """Encoded batches; nothing where the peer does not answer."""
-        request = ledger_pb2.FetchBatchesRequest(digests=digests)
-        return [r.batch for r in await self._collect(self.stub.FetchBatches(request, timeout=FETCH_TIMEOUT_S))]
+        request = ledger_pb2.FetchBatchesRequest(digests=[ref.digest for ref in refs])
+        call = self.stub.FetchBatches(request, timeout=FETCH_TIMEOUT_S)
+        found = await _collect(call, len(refs), sum(ref.size_bytes + FRAME_BYTES for ref in refs))
+        return [response.batch for response in found]
 
-    async def _collect(self, call: Any) -> list[Any]:
-        found = []
-        try:
-            async for response in call:
-                found.append(response)  # noqa: PERF401 - what came before an error counts
-        except grpc.aio.AioRpcError:
-            return found
+
+async def _collect(call: Any, most: int, most_bytes: int) -> list[Any]:
+    """What a peer streams until it ends, fails, or gives more than it was asked for. What came before counts."""
+    found: list[Any] = []
+    size = 0
+    try:
+        async for response in call:
+            size += response.ByteSize()
+            if len(found) == most or size > most_bytes:
+                call.cancel()
+                break
+            found.append(response)
+    except grpc.aio.AioRpcError:
         return found
+    return found
 
 
 class Peers:

@@ -297,7 +297,7 @@ class Cluster(World):
             for peer in peers:
                 if ref.digest in peer.disk.batches and peer.me not in self.judge.byzantine:
                     self.seen["batch_fetched"] += 1
-                    self.at(self._delay() * 2, partial(host.store_batch, ref))
+                    self.at(self._delay() * 2, partial(host.store_batch, ref, asked_for=True))
                     break
 
     # Execution.

@@ -28,6 +28,8 @@ class Disk:
     committed: list[Proposal] = field(default_factory=list)
     durable: set[bytes] = field(default_factory=set)
     """Ids of blocks and digests of batches that a power loss cannot take."""
+    named: int = 0
+    """How many batches committed blocks name."""
 
     def append(self, entry: Entry) -> None:
         self.log.append(entry)
@@ -47,7 +49,7 @@ class Disk:
         lost = len(self.log) - kept
         if lost:
             del self.log[kept:]
-            self.blocks, self.batches, self.committed = {}, {}, []
+            self.blocks, self.batches, self.committed, self.named = {}, {}, [], 0
             for entry in self.log:
                 self._index(entry)
         self.sync()  # a replica that opens its log syncs what it found
@@ -61,3 +63,4 @@ class Disk:
                 self.batches[entry.digest] = entry
             case Marker(identity):
                 self.committed.append(self.blocks[identity])
+                self.named += len(self.blocks[identity].batches)

@@ -66,6 +66,8 @@ class Host:
         self.next_seq = 1
         self.skew_ms = 0
         self.executor_free = 0
+        self.fetched = 0
+        """Batches on the disk that this host asked for."""
 
     def now(self) -> int:
         return self.world.now + self.skew_ms
@@ -116,9 +118,12 @@ class Host:
         self.world.announce_batch(self, ref)
         self.step(BatchStored(ref))
 
-    def store_batch(self, ref: BatchRef) -> None:
-        """A peer's batch. Not synced for itself: the vote that relies on it syncs the same file."""
-        if self.up and ref.digest not in self.disk.batches:
+    def store_batch(self, ref: BatchRef, *, asked_for: bool = False) -> None:
+        """A peer's batch, as the driver takes it. Not synced for itself: the vote that relies on it syncs the same file."""
+        if not self.up or ref.digest in self.disk.batches:
+            return
+        if asked_for or not self.replica.payload.refusal(ref):
+            self.fetched += asked_for
             self.disk.append(ref)
             self.step(BatchStored(ref))
 

@@ -22,7 +22,6 @@ from ledger_commit.consensus.messages import (
     commit_digest,
     vote_message,
 )
-from ledger_commit.consensus.replica import Replica
 from tests.simulation.host import Host
 from tests.simulation.signatures import Signing
 
@@ -146,7 +145,7 @@ class Judge:
         if self._looked_at.get(host.slot) is not qc:
             self._looked_at[host.slot] = qc
             self._certificate(qc)
-        for what, held, cap in footprint(host.replica):
+        for what, held, cap in footprint(host):
             if held > cap:
                 self.fail(f"{host.me} holds {held} {what}, {cap} at most")
 
@@ -231,8 +230,9 @@ class Judge:
             self.check(report.member in self.byzantine, f"{report.what} named honest member {report.member}")
 
 
-def footprint(held: Replica) -> Iterator[tuple[str, int, int]]:
+def footprint(host: Host) -> Iterator[tuple[str, int, int]]:
     """(What, how many, the cap) of every buffer that a peer can fill."""
+    held, disk = host.replica, host.disk
     members = len(held.committee)
     yield "rounds of votes", len(held._votes), ROUNDS
     yield "votes", sum(len(slots.votes) for slots in held._votes.values()), members * ROUNDS
@@ -244,3 +244,6 @@ def footprint(held: Replica) -> Iterator[tuple[str, int, int]]:
     yield "states", len(held.executed), STATES
     yield "verified certificates", len(held.certificates._verified), certificates.VERIFIED_LIMIT
     yield "batches", len(held.payload._digests), members * payload.MEMBER_LIMIT
+    # Of each place that was ordered a rival may lie there.
+    unasked = payload.PLACE_LIMIT * disk.named + members * payload.MEMBER_LIMIT
+    yield "batches on disk", len(disk.batches), unasked + host.fetched

@@ -3,13 +3,17 @@
 CLAIMLEDGER_SIM_SEEDS sets how many seeds run (`make sim SEEDS=500`).
 """
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 
+from ledger_commit.consensus import payload
+from ledger_commit.consensus.messages import BatchRef
 from ledger_commit.opening import GenesisError
 from tests.simulation.cluster import BLS_EVERY, Cluster, Faults, scenario
 from tests.simulation.judge import Violation, footprint
@@ -155,7 +159,25 @@ def test_ten_minutes_without_a_certificate_fill_no_buffer() -> None:
     cluster._deliver = without_proposals  # type: ignore[method-assign]
     cluster.run()
     assert cluster.seen["tc"] > 100
-    assert all(list(footprint(host.replica)) for host in cluster.hosts)
+    assert all(list(footprint(host)) for host in cluster.hosts)
+
+
+def test_a_flood_of_batches_fills_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far places and made-up lanes of one member; the others go on, and the judge looks at their disks after every step."""
+    monkeypatch.setattr(payload, "MEMBER_LIMIT", 40)
+    cluster = Cluster(13, faults=Faults(heal_ms=3000))
+    cluster.judge.byzantine = {3}
+
+    def flood(number: int) -> None:
+        digest = hashlib.sha256(b"flood %d" % number).digest()
+        for target in cluster.hosts[:3]:
+            target.store_batch(BatchRef(3, 1 + number % 2, 10**6 + number, digest, 10, 5000))
+
+    for number in range(1000):
+        cluster.at(100 + number, partial(flood, number))
+    cluster.run()
+    for host in cluster.hosts[:3]:
+        assert sum(ref.seq >= 10**6 for ref in host.disk.batches.values()) <= 40
 
 
 def test_a_rogue_key_does_not_get_into_a_committee() -> None:

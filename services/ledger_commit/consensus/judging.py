@@ -11,6 +11,7 @@ from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import Executed, SafetyRecord
 from ledger_commit.consensus.messages import (
     INCARNATION,
+    MAX_BATCH_BYTES,
     PROTOCOL,
     ZERO,
     BatchRef,
@@ -20,7 +21,7 @@ from ledger_commit.consensus.messages import (
     certificate_digest,
 )
 from ledger_commit.consensus.pacemaker import CLOCK_AHEAD_MS, clock_behind_ms
-from ledger_commit.consensus.payload import Payload
+from ledger_commit.consensus.payload import MAX_BLOCK_BYTES, Payload
 from ledger_commit.consensus.tree import Root, Tree, lanes_follow
 
 
@@ -38,6 +39,8 @@ def form_error(proposal: Proposal, committee: Committee) -> str:
         (follows(header.round, proposal), "the round follows neither QC nor TC"),
         (batches_root(proposal.batches) == header.batches_root, "the payload is not the one that the header names"),
         (all(_is_of_a_lane(ref, committee) for ref in proposal.batches), "a batch of no lane"),
+        (all(ref.size_bytes <= MAX_BATCH_BYTES for ref in proposal.batches), "a batch above its bound"),
+        (sum(ref.size_bytes for ref in proposal.batches) <= MAX_BLOCK_BYTES, "more payload than a block may name"),
         (_unused_fields_are_zero(header), "fields of later protocols are set"),
     )
     return next((reason for holds, reason in checks if not holds), "")

@@ -7,12 +7,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from ledger_commit.consensus.messages import INCARNATION, MAX_BATCHES_PER_BLOCK, BatchRef
+from ledger_commit.consensus.messages import INCARNATION, MAX_BATCH_BYTES, MAX_BATCHES_PER_BLOCK, BatchRef
 
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
+"""Payload that one block may name. Who lacks it fetches it within the round before it votes, and keeps it for good whether
+the block is certified or not: a leader could else have each replica write 64 MiB in every round of its own."""
 MEMBER_LIMIT: Final = 1024
 """Uncommitted batches known of one member, whatever lanes and places it gives them: an honest one has 64 open at most.
 What is beyond is taken only where a block names it, so that a flood of one member costs the others nothing."""
+MEMBER_BYTES: Final = 128 * MAX_BATCH_BYTES
+"""Their bytes, twice what an honest member has open. All of it is on every replica's disk before anything orders it."""
+PLACE_LIMIT: Final = 2
+"""Batches known for one place of a lane: a second one tells on its maker, a third would tell nothing more. With the place
+they leave the count and not the disk, so that without this bound each commit would make room for another flood."""
 
 
 class Payload:
@@ -24,16 +31,33 @@ class Payload:
         """By lane and sequence. The first that came is offered; a lane that gives one place twice is told by its batches."""
         self._digests: dict[bytes, BatchRef] = {}
         self._held_of: Counter[int] = Counter()
+        self._bytes_of: Counter[int] = Counter()
+
+    def refusal(self, ref: BatchRef, *, named: bool = False) -> str:
+        """Why this batch is not kept, or an empty string. One that a block under vote names is not counted against its member.
+
+        What is refused here and was not asked for must not be written either.
+        """
+        checks = (
+            (ref.incarnation == INCARNATION, "batch_of_no_lane"),
+            (ref.size_bytes <= MAX_BATCH_BYTES, "batch_too_large"),
+            (ref.seq >= self._next.get(ref.lane, 1), "batch_of_a_committed_place"),
+            (named or len(self._rivals_of(ref)) < PLACE_LIMIT, "batch_of_a_taken_place"),
+            (named or self._held_of[ref.member] < MEMBER_LIMIT, "too_many_batches"),
+            (named or self._bytes_of[ref.member] + ref.size_bytes <= MEMBER_BYTES, "too_many_batch_bytes"),
+        )
+        return next((reason for holds, reason in checks if not holds), "")
+
+    def _rivals_of(self, ref: BatchRef) -> list[BatchRef]:
+        return self._slots.get(ref.lane, {}).get(ref.seq, [])
 
     def add(self, ref: BatchRef, *, named: bool = False) -> None:
-        """Keeps it, but where there is no such lane, its place is committed, or its member has too many and no block under
-        vote names it."""
-        if ref.incarnation != INCARNATION or ref.digest in self._digests or ref.seq < self._next.get(ref.lane, 1):
-            return
-        if self._held_of[ref.member] >= MEMBER_LIMIT and not named:
+        """Keeps it, but where there is a reason not to."""
+        if ref.digest in self._digests or self.refusal(ref, named=named):
             return
         self._digests[ref.digest] = ref
         self._held_of[ref.member] += 1
+        self._bytes_of[ref.member] += ref.size_bytes
         self._slots.setdefault(ref.lane, {}).setdefault(ref.seq, []).append(ref)
 
     def missing(self, refs: tuple[BatchRef, ...]) -> tuple[BatchRef, ...]:
@@ -76,5 +100,6 @@ class Payload:
             for held in slots.pop(ref.seq, ()):
                 del self._digests[held.digest]
                 self._held_of[held.member] -= 1
+                self._bytes_of[held.member] -= held.size_bytes
             if not slots:
                 self._slots.pop(ref.lane, None)

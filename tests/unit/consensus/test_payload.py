@@ -1,10 +1,12 @@
 """Which batches are known, and which a block may name next."""
 
+from dataclasses import replace
+
 import pytest
 
 from ledger_commit.consensus.events import BatchStored, FetchBatches
-from ledger_commit.consensus.messages import MAX_BATCHES_PER_BLOCK, BatchRef
-from ledger_commit.consensus.payload import MAX_BLOCK_BYTES, MEMBER_LIMIT, Payload
+from ledger_commit.consensus.messages import MAX_BATCH_BYTES, MAX_BATCHES_PER_BLOCK, BatchRef
+from ledger_commit.consensus.payload import MAX_BLOCK_BYTES, MEMBER_BYTES, MEMBER_LIMIT, PLACE_LIMIT, Payload
 from ledger_commit.consensus.tree import advance_lanes, lanes_follow
 from tests.fixtures.consensus import Bench, batch, block, certify, of, proposals, reports, vote_data, votes
 
@@ -39,14 +41,30 @@ def test_a_block_is_bounded_in_batches_and_bytes(payload: Payload) -> None:
     for seq in range(1, MAX_BATCHES_PER_BLOCK + 10):
         payload.add(batch(0, seq))
     assert len(payload.select({}, 0)) == MAX_BATCHES_PER_BLOCK
-    third = MAX_BLOCK_BYTES // 3
-    for rest, fits in ((MAX_BLOCK_BYTES - 3 * third, True), (MAX_BLOCK_BYTES - 3 * third + 1, False)):
+    size = MAX_BLOCK_BYTES // 9
+    for rest, fits in ((MAX_BLOCK_BYTES - 9 * size, True), (MAX_BLOCK_BYTES - 9 * size + 1, False)):
         large = Payload({})
-        for member in (0, 1, 2):
-            large.add(batch(member, 1, size_bytes=third))
-        large.add(batch(3, 1, size_bytes=rest))
-        assert seqs(large.select({}, 0)) == [(0, 1), (1, 1), (2, 1), (3, 1)][: 4 if fits else 3]
-        assert seqs(large.select({}, 3)) == [(3, 1), (0, 1), (1, 1), (2, 1)][: 4 if fits else 3]
+        for member in range(9):
+            large.add(batch(member, 1, size_bytes=size))
+        large.add(batch(9, 1, size_bytes=rest))
+        assert seqs(large.select({}, 0)) == [(member, 1) for member in range(10 if fits else 9)]
+        assert seqs(large.select({}, 9)) == [(9, 1), *((member, 1) for member in range(9 if fits else 8))]
+
+
+def test_what_is_selected_may_be_named_and_nothing_larger(payload: Payload) -> None:
+    """A leader and those who judge its block go by one bound, of a batch and of a block."""
+    for seq in range(1, 12):
+        payload.add(batch(0, seq, size_bytes=MAX_BATCH_BYTES))
+    payload.add(batch(1, 1, size_bytes=MAX_BATCH_BYTES + 1))
+    full = payload.select({}, 0)
+    assert len(full) * MAX_BATCH_BYTES == MAX_BLOCK_BYTES
+    over = replace(full[0], size_bytes=MAX_BATCH_BYTES + 1)
+    for named, reported in (
+        (full, []),
+        ((*full, batch(0, 9, size_bytes=1)), [("bad_proposal", 1)]),
+        ((over,), [("bad_proposal", 1)]),
+    ):
+        assert reports(Bench(me=2).propose(block(None, 1, batches=named))) == reported
 
 
 def test_two_batches_in_one_place_are_both_known_and_the_first_is_offered(payload: Payload) -> None:
@@ -81,8 +99,30 @@ def test_a_member_that_floods_costs_the_others_nothing(payload: Payload) -> None
     payload.add(batch(0, 10**6))
     assert payload.missing((batch(0, 10**6),)) != ()
     payload.add(batch(0, 10**6), named=True)
+    assert payload._bytes_of[0] == (MEMBER_LIMIT + 1) * 5000
     payload.add(batch(1, 1))
     assert payload.missing((batch(0, 10**6), batch(1, 1))) == ()
+
+
+def test_a_member_has_a_bound_in_bytes(payload: Payload) -> None:
+    whole = MEMBER_BYTES // MAX_BATCH_BYTES
+    for seq in range(1, whole + 1):
+        payload.add(batch(0, seq, size_bytes=MAX_BATCH_BYTES))
+    assert len(payload._digests) == whole
+    assert payload.refusal(batch(0, whole + 1, size_bytes=1)) == "too_many_batch_bytes"
+    assert payload.refusal(batch(1, 1)) == ""
+    payload.drop_committed((batch(0, 1),))
+    assert payload.refusal(batch(0, whole + 1, size_bytes=MAX_BATCH_BYTES)) == ""
+
+
+def test_a_place_has_a_bound(payload: Payload) -> None:
+    """Rivals leave the count with their place and not the disk, so a flood of them would begin again with each commit."""
+    for number in range(PLACE_LIMIT + 1):
+        payload.add(batch(0, 1, name=f"{number} "))
+    assert len(payload._digests) == PLACE_LIMIT
+    third = batch(0, 1, name=f"{PLACE_LIMIT} ")
+    payload.add(third, named=True)
+    assert payload.missing((third,)) == ()
 
 
 def test_a_block_that_names_a_batch_beyond_the_bound_can_be_judged() -> None:

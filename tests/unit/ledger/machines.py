@@ -20,7 +20,7 @@ from ledger_commit.adapters.block_log import BlockLog
 from ledger_commit.adapters.disk import DiskFile
 from ledger_commit.adapters.safety_record import SafetyFile
 from ledger_commit.consensus.events import SafetyRecord
-from ledger_commit.consensus.messages import BATCH, PROPOSAL, Batch, Proposal, Timeout, Vote, block_id
+from ledger_commit.consensus.messages import BATCH, PROPOSAL, Batch, BatchRef, Proposal, Timeout, Vote, block_id
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.keys import ReplicaKeys
 from ledger_commit.ledger import OpaqueLedger
@@ -86,9 +86,9 @@ class Neighbour:
         found = [] if self._to.power.off else [self._to.node.block(i) for i in request.ids]
         return [ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(b)) for b in found if b]
 
-    async def batches(self, digests: list[bytes]) -> list[bytes]:
+    async def batches(self, refs: list[BatchRef]) -> list[bytes]:
         await asyncio.sleep(0)
-        found = [] if self._to.power.off else [self._to.node.disk.log.batch_bytes(d) for d in digests]
+        found = [] if self._to.power.off else [self._to.node.disk.log.batch_bytes(r.digest) for r in refs]
         return [b for b in found if b]
 
 

@@ -12,6 +12,7 @@ async def test_a_batch_that_the_core_left_out_is_told_again_when_it_asks(tmp_pat
     machine = Machine(0, tmp_path / "0")
     machine.start([])
     node = machine.node
+    node._started = node._busy = True  # events stay where they can be seen
     node.lane.add(b"entry", 1, lambda: None)
     node.lane.flush()
     (stored,) = node._events

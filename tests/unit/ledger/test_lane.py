@@ -1,11 +1,14 @@
 """The lane tells those who wait for an entry when a block has ordered that very entry, and not before."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ledger_commit import lane
 from ledger_commit.adapters.block_log import BlockLog
 from ledger_commit.adapters.disk import RealFile
 from ledger_commit.consensus.messages import BATCH, BatchRef
@@ -18,11 +21,12 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 class Packed:
     """A lane over a real log, with what it announced and who was told."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, still_open: Iterable[BatchRef] = ()) -> None:
         self.log = BlockLog(RealFile(path), CHAIN, 0)
         self.announced: list[tuple[BatchRef, bytes]] = []
         self.told: list[bytes] = []
-        self.lane = Lane(self.log, KEY, CHAIN, 0, 1, lambda ref, encoded: self.announced.append((ref, encoded)))
+        announce = lambda ref, encoded: self.announced.append((ref, encoded))  # noqa: E731
+        self.lane = Lane(self.log, KEY, CHAIN, 0, 1 + len(tuple(still_open)), announce, still_open)
 
     def add(self, *entries: bytes) -> BatchRef:
         for entry in entries:
@@ -73,3 +77,19 @@ async def test_a_batch_whose_place_another_one_took_is_packed_again(packed: Pack
 async def test_numbers_go_on_behind_what_was_committed_elsewhere(packed: Packed, before: Packed) -> None:
     packed.lane.on_commit((before.add(b"x"), before.add(b"y")))
     assert packed.add(b"a").seq == 3
+
+
+async def test_batches_of_an_earlier_run_take_room_until_they_are_ordered(
+    tmp_path: Path, before: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a replica that starts again and again would announce more than its peers keep of one member."""
+    monkeypatch.setattr(lane, "MAX_OPEN_BATCHES", 3)
+    earlier = [before.add(b"%d" % number) for number in range(3)]
+    again = Packed(tmp_path / "again.log", earlier)
+    assert again.lane.open_batches == 3
+    assert not again.lane._room.is_set()
+    again.lane.on_commit((earlier[0], replace(earlier[1], digest=bytes(32))))
+    await asyncio.wait_for(again.lane.room(), 1)
+    assert again.lane.open_batches == 1
+    assert again.add(b"a").seq == 4
+    again.log.close()
