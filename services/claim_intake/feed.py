@@ -60,7 +60,10 @@ class StatusFeed:
         self._wake.set()
 
     async def run(self) -> None:
-        """Feeds until cancelled; waits where the broker is away. Raises ProducerFenced where another feeder began."""
+        """Feeds until cancelled; waits where the broker is away.
+
+        Raises ProducerFenced where another feeder began, SQLAlchemyError where the database is away.
+        """
         while True:
             try:
                 await self._feed_forever()

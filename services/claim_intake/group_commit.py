@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from claim_intake.intake import Verdict
 from claim_intake.store.accepting import Candidate, Decision, accept, finish
-from claim_intake.store.database import Database
+from claim_intake.store.database import Database, root_type
+from runtime.log import get_logger
 
 MAX_CLAIMS: Final = 2_000
 """Claims in one transaction."""
@@ -27,6 +28,8 @@ LONGEST_GATHER_S: Final = 0.1
 syncs, and the projector's process its cached pages (ADR 0015)."""
 IDLE_FINISH_SECONDS: Final = 0.1
 """How long confirmed rows wait for a transaction to ride on."""
+PAUSE_SECONDS: Final = 0.5
+"""After a failed transaction; what is handed in meanwhile waits so long for its answer."""
 
 
 class OutboxFullError(Exception):
@@ -38,7 +41,7 @@ class OutboxFullError(Exception):
 
 
 class StoreFailedError(Exception):
-    """The database refused the transaction; nothing of it was accepted."""
+    """The transaction failed or its commit was not confirmed: nothing of it counts as accepted, and its keys tell a repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class GroupCommit:
         self._finished: list[tuple[int, int]] = []
         self._wake = asyncio.Event()
         self._waiting = 0
+        self._log = get_logger("group_commit")
         self.outbox_rows = 0
         """Claims that wait to be sent, as this process knows it."""
 
@@ -98,7 +102,7 @@ class GroupCommit:
         self._wake.set()
 
     async def run(self) -> None:
-        """Writes until cancelled."""
+        """Writes until cancelled; where the database is away, what waits is refused and later claims are tried again."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -126,8 +130,9 @@ class GroupCommit:
         try:
             decisions = await self._transaction(candidates, finished)
         except SQLAlchemyError as error:
+            self._log.warning("database_away", type=root_type(error), refused=len(candidates))
             self._fail(batches, finished, error)
-            await asyncio.sleep(IDLE_FINISH_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
             return 0
         finally:
             self._waiting -= len(candidates)
@@ -158,7 +163,7 @@ class GroupCommit:
         self._finished = finished + self._finished
         for batch in batches:
             if not batch.done.done():
-                batch.done.set_exception(StoreFailedError(type(error).__name__))
+                batch.done.set_exception(StoreFailedError(root_type(error)))
         self._wake.set()
 
     def _answer(self, batches: list[_Batch], candidates: list[Candidate], decisions: list[Decision]) -> None:

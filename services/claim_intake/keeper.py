@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
-from sqlalchemy.exc import SQLAlchemyError
 
 from claim_intake.backlog import Backlog
 from claim_intake.evidence import (
@@ -61,7 +60,7 @@ class Keeper:
         self._log = get_logger("keeper")
 
     async def run(self) -> None:
-        """Keeps until cancelled; waits where the broker is away."""
+        """Keeps until cancelled; waits where the broker is away. Raises SQLAlchemyError where the database is."""
         while True:
             try:
                 await self._read_forever()
@@ -70,14 +69,11 @@ class Keeper:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def watch(self) -> None:
-        """Sends overdue claims again, until cancelled."""
+        """Sends overdue claims again, until cancelled. Raises SQLAlchemyError where the database is away."""
         while True:
             await asyncio.sleep(OVERDUE_CHECK_S)
-            try:
-                while await self.send_overdue() == OVERDUE_LIMIT:
-                    pass
-            except SQLAlchemyError as error:
-                self._log.warning("overdue_not_checked", type=type(error).__name__)
+            while await self.send_overdue() == OVERDUE_LIMIT:
+                pass
 
     async def send_overdue(self) -> int:
         """Puts what is overdue now into the outbox with the next attempt. Returns how many."""

@@ -50,7 +50,7 @@ class Projector:
         self._log = get_logger("projector")
 
     async def run(self) -> None:
-        """Projects until cancelled; waits where the broker is away."""
+        """Projects until cancelled; waits where the broker is away. Raises SQLAlchemyError where the database is."""
         while True:
             try:
                 await self._read_forever()

@@ -20,13 +20,14 @@ from claim_intake.envelope import EnvelopeError, unseal
 from claim_intake.group_commit import Accepted, GroupCommit
 from claim_intake.keyring import KeyRing
 from claim_intake.store import outbox
-from claim_intake.store.database import Database
+from claim_intake.store.database import Database, root_type
 from claim_intake.store.outbox import StoredClaim
 from claims.claim import ACCEPTED_CLAIM, AcceptedClaim
 from claims.encoding import DecodeError
 from runtime.kafka import SealingProducer
 from runtime.log import get_logger
 from runtime.metrics import CLAIMS_OVERDUE, OUTBOX_ROWS
+from runtime.process import run_until
 
 MEMORY_LIMIT: Final = 10_000
 """Claims in hand; what goes beyond waits in the database alone."""
@@ -125,19 +126,19 @@ class Relay:
                 await self._empty.wait()
 
     async def run(self) -> None:
-        """Sends and scans until cancelled; waits where the broker is away, while claims go on being accepted."""
-        scanning = asyncio.create_task(self._scan_forever())
-        try:
-            while True:
-                try:
-                    await self._send_forever()
-                except (KafkaError, OSError) as error:
-                    self._log.warning("broker_away", type=type(error).__name__, waiting=len(self._in_hand))
-                    await asyncio.sleep(PAUSE_SECONDS)
-        finally:
-            scanning.cancel()
+        """Sends and scans until cancelled, or until one of the two fails."""
+        await run_until(asyncio.Event(), self._send_forever(), self._scan_forever())
 
     async def _send_forever(self) -> None:
+        """Waits where the broker is away, while claims go on being accepted."""
+        while True:
+            try:
+                await self._send_connected()
+            except (KafkaError, OSError) as error:
+                self._log.warning("broker_away", type=type(error).__name__, waiting=len(self._in_hand))
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _send_connected(self) -> None:
         producer = self._make_producer()
         try:
             await producer.producer.start()
@@ -180,16 +181,21 @@ class Relay:
         self.writer.finish(finished)
 
     async def _scan_forever(self) -> None:
-        counted = 0.0
+        """Waits where the database is away."""
         while True:
             try:
-                found = await self._scan()
-                if (now := asyncio.get_running_loop().time()) - counted > COUNT_SECONDS:
-                    counted = now
-                    await self._count()
+                await self._scan_connected()
             except SQLAlchemyError as error:
-                self._log.warning("outbox_not_read", type=type(error).__name__)
-                found = 0
+                self._log.warning("database_away", type=root_type(error), waiting=len(self._in_hand))
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _scan_connected(self) -> None:
+        counted = 0.0
+        while True:
+            found = await self._scan()
+            if (now := asyncio.get_running_loop().time()) - counted > COUNT_SECONDS:
+                counted = now
+                await self._count()
             await asyncio.sleep(SCAN_SECONDS if found < SCAN_LIMIT else 0)
 
     async def _count(self) -> None:

@@ -1,4 +1,4 @@
-"""How long the projector's loops rest after a round, so that under load fewer rounds have more in them (ADR 0015)."""
+"""How long projector, keeper and status feed rest after a round, so that under load fewer rounds have more in them (ADR 0015)."""
 
 from typing import Final
 

@@ -2,7 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake import answers
 from claim_intake.acceptance import Acceptance
@@ -11,7 +15,7 @@ from claim_intake.cursors import position, token
 from claim_intake.group_commit import GroupCommit, OutboxFullError, StoreFailedError
 from claim_intake.intake import Verdict
 from claim_intake.store.accepting import Candidate, Decision
-from claim_intake.store.database import Database
+from claim_intake.store.database import Database, root_type
 from claim_intake.store.reading import events_after, find, page
 from claim_intake.tail import EventTail
 from claim_intake.wire import Findings, unknown_fields
@@ -21,6 +25,7 @@ from claims.identifiers import claim_ref_of
 from claims.status import Status
 from runtime.errors import InvalidArgumentError, NotFoundError, RpcError, UnavailableError, Violation
 from runtime.identity import identity_of
+from runtime.log import get_logger
 from runtime.metrics import CLAIMS_ACCEPTED, CLAIMS_REFUSED
 
 MAX_BATCH: Final = 500
@@ -118,7 +123,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         require(caller, "GetClaim")
         _refuse_unknown(request)
         claim_ref = _claim_ref(request.control_number)
-        async with self._database.reading() as connection:
+        async with self._reading() as connection:
             stored = await find(connection, claim_ref, caller.organisation)
         if stored is None:
             raise NotFoundError("there is no such claim")
@@ -133,7 +138,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         size = _page_size(request.page_size)
         after = position("claims", request.page_token, "page_token")
         statuses = [_status(value, i) for i, value in enumerate(request.statuses)]
-        async with self._database.reading() as connection:
+        async with self._reading() as connection:
             views, following = await page(connection, caller.organisation, after, size, statuses)
         return intake_pb2.ListClaimsResponse(
             claims=[answers.view(v) for v in views],
@@ -152,7 +157,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         if claim_ref is not None:
             await self._must_exist(claim_ref, caller.organisation)
         while True:
-            async with self._database.reading() as connection:
+            async with self._reading() as connection:
                 events, until = await events_after(connection, at, caller.organisation, claim_ref)
             for event_id, event in events:
                 yield answers.tracked(token("events", event_id), event)
@@ -160,8 +165,18 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
                 await self._tail.wait_beyond(at)
             at = until
 
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """Raises UnavailableError where the database is away."""
+        try:
+            async with self._database.reading() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            get_logger("intake").warning("database_away", type=root_type(error))
+            raise UnavailableError("claims cannot be read", reason="STORE", retry_after_ms=1_000) from error
+
     async def _must_exist(self, claim_ref: bytes, organisation: str) -> None:
-        async with self._database.reading() as connection:
+        async with self._reading() as connection:
             if await find(connection, claim_ref, organisation) is None:
                 raise NotFoundError("there is no such claim")
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from claim_intake.store.database import Database
+from claim_intake.store.database import Database, root_type
 from claim_intake.store.reading import newest_event
 from runtime.log import get_logger
 
@@ -39,7 +39,7 @@ class EventTail:
             self._waiting -= 1
 
     async def run(self) -> None:
-        """Asks while somebody waits, until cancelled."""
+        """Asks while somebody waits, until cancelled; who waits while the database is away goes on waiting."""
         log = get_logger("event_tail")
         while True:
             if not self._waiting:
@@ -49,7 +49,7 @@ class EventTail:
                 await self._ask()
                 await asyncio.sleep(POLL_SECONDS)
             except SQLAlchemyError as error:
-                log.warning("newest_event_not_read", type=type(error).__name__)
+                log.warning("database_away", type=root_type(error))
                 await asyncio.sleep(SLOW_POLL_SECONDS)
 
     async def _ask(self) -> None:

@@ -1,16 +1,21 @@
 """The relay against the real broker: at least once, in the payer's topic, sealed, through its own death."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from claim_intake.group_commit import GroupCommit
+from claim_intake.keyring import KeyRing
+from claim_intake.relay import Relay
 from claim_intake.store.database import Database
+from claim_intake.wiring import now_ms, prepare
 from claimledger.intake.v1 import intake_pb2
 from claims.claim import CLAIM
 from claims.identifiers import control_number
 from runtime.broker import LocalKafka
+from runtime.kafka import SealingProducer, make_producer
 from runtime.topics import SUBMITTED, NamedTopic
 from tests.contract.intake.intake_world import World, make_world
 from tests.contract.intake.pipeline import create_world_topics, eventually, read_all, submitted_claims
@@ -96,6 +101,25 @@ async def test_claims_are_accepted_while_the_broker_is_away_and_sent_when_it_com
         own_kafka.start()
         found = await eventually(lambda: _distinct(world), sorted(numbers), 60)
     assert found == sorted(numbers)
+
+
+async def test_a_scan_that_fails_ends_the_relay(world: World) -> None:
+    """Else a process would go on that never sends what is overdue; the broker is away here, as nobody listens."""
+    ground = await prepare(world.settings())
+    keys = KeyRing(ground.network, ground.organisation, ground.private, now_ms)
+
+    def no_clock() -> int:
+        raise ArithmeticError("a mistake of ours")
+
+    def producer() -> SealingProducer:
+        return SealingProducer(make_producer(ground.kafka, "test"), ground.topic_keys, "test")
+
+    relay = Relay(ground.database, keys, producer, ground.network.buckets, no_clock)
+    try:
+        with pytest.raises(ArithmeticError):
+            await asyncio.wait_for(relay.run(), 5)
+    finally:
+        await ground.database.close()
 
 
 async def _distinct(world: World) -> list[str]:
