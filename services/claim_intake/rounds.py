@@ -27,7 +27,7 @@ from claims.quick import quick
 from claims.status import StatusEvent
 
 MAX_CLAIMS_IN_MEMORY: Final = 50_000
-MAX_EVENTS_IN_MEMORY: Final = 20_000
+MAX_EVENTS_IN_MEMORY: Final = 60_000
 MAX_GAPS_AT_ONCE: Final = 500
 READER: Final = "projector"
 UNKNOWN_CLAIM: Final = "unknown_claim"
