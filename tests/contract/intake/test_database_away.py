@@ -163,7 +163,8 @@ async def test_intake_outlives_a_crash_of_its_database(
 
 async def test_a_projector_that_lost_its_place_to_another_ends(world: World, postgres_url: str) -> None:
     """The connection that held it broke, while the pool's others work; both would give out the same numbers for events."""
-    projector = asyncio.create_task(project(await prepare(world.settings(postgres_url)), asyncio.Event(), trusting([])))
+    stop = asyncio.Event()
+    projector = asyncio.create_task(project(await prepare(world.settings(postgres_url)), stop, trusting([])))
     assert await eventually(lambda: place_holders(postgres_url), wanted=1) == 1
     (first,) = await in_database(postgres_url, f"SELECT pid {PLACE}")
     other = await asyncpg.connect(postgres_url)
@@ -171,9 +172,12 @@ async def test_a_projector_that_lost_its_place_to_another_ends(world: World, pos
         waiting = asyncio.create_task(other.fetch("SELECT pg_advisory_lock($1)", LOCK_NUMBER))
         await in_database(postgres_url, "SELECT pg_terminate_backend($1)", first)
         await waiting
+        await asyncio.wait([projector], timeout=5)
+        assert projector.done()  # by itself: one that is cancelled finds out as well
         with pytest.raises(AlreadyRunningError):
-            await asyncio.wait_for(projector, 10)
+            await projector
     finally:
+        stop.set()
         await other.close()
 
 
