@@ -30,8 +30,8 @@ from runtime.network import Network
 from runtime.topics import bucket_of
 
 _DRAW_BYTES: Final = 16 + 32 + 56
-_candidate = quick(Candidate)
 """claim_ref, salt, and what `seal` needs."""
+_candidate = quick(Candidate)
 
 
 class Acceptance:

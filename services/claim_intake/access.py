@@ -1,10 +1,10 @@
 """Which role may call which RPC of intake. On whose claims is the same for all: those of which the caller's
 organisation is a party. Source: security.md, Identities and tenants."""
 
+from functools import partial
 from typing import Final
 
-from runtime.errors import PermissionDeniedError
-from runtime.identity import Identity, Role
+from runtime.identity import Role, require_role
 
 _SUBMITTERS: Final = frozenset({Role.PROVIDER, Role.INSURER})
 _READERS: Final = frozenset({Role.PROVIDER, Role.INSURER, Role.ANALYST})
@@ -18,7 +18,4 @@ ROLES: Final[dict[str, frozenset[Role]]] = {
 }
 
 
-def require(caller: Identity, rpc: str) -> None:
-    """Raises PermissionDeniedError where the caller's role has no row for this RPC."""
-    if caller.role not in ROLES[rpc]:
-        raise PermissionDeniedError(f"role {caller.role.value} may not call {rpc}")
+require = partial(require_role, ROLES)

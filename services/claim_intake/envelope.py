@@ -129,9 +129,6 @@ def new_wrapping_key(
     return WrappingKey(key_id, key, payer, submitter, WRAP_LIST.encode(WrapList(wraps)))
 
 
-_envelope_header, _envelope, _sealed_claim = quick(EnvelopeHeader), quick(Envelope), quick(SealedClaim)
-
-
 def open_wrapping_key(
     key_id: bytes, payer: str, submitter: str, wraps: bytes, organisation: str, service: str, private: X25519PrivateKey
 ) -> WrappingKey:
@@ -145,6 +142,9 @@ def open_wrapping_key(
             raise EnvelopeError(f"wrapping key {key_id.hex()} does not open: {type(error).__name__}") from error
         return WrappingKey(key_id, key, payer, submitter, wraps)
     raise EnvelopeError(f"wrapping key {key_id.hex()} has no wrap for {organisation}/{service}")
+
+
+_envelope_header, _envelope, _sealed_claim = quick(EnvelopeHeader), quick(Envelope), quick(SealedClaim)
 
 
 def seal(

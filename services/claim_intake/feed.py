@@ -108,9 +108,9 @@ class StatusFeed:
             return await feed_after(connection, self.position, MAX_EVENTS)
 
     async def _rest(self, events: int) -> None:
-        if pause_s := rest_s(events):
-            await asyncio.sleep(0 if events == MAX_EVENTS else pause_s)
-        elif not events:
+        if events:
+            await asyncio.sleep(rest_s(events, MAX_EVENTS))
+        else:
             try:
                 await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
             except TimeoutError:

@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from claim_intake.intake import Verdict
 from claim_intake.store.accepting import Candidate, Decision, accept, finish
-from claim_intake.store.database import Database, root_type
+from claim_intake.store.database import Database
+from runtime.database import root_type
 from runtime.log import get_logger
 
 MAX_CLAIMS: Final = 2_000

@@ -42,6 +42,7 @@ PARTY: Final = "party"
 SUBMITTER: Final = b"submitter"
 POLL_MS: Final = 200
 LONGEST_TURN_S: Final = 0.005
+"""On the loop; the first proof of a certificate takes milliseconds."""
 OVERDUE_CHECK_S: Final = 0.5
 OVERDUE_LIMIT: Final = 500
 PAUSE_SECONDS: Final = 1.0
@@ -105,8 +106,7 @@ class Keeper:
             self._log.info("keeper_connected", partitions=len(topics) * source.partitions)
             while True:
                 taken = await self._round(reader, dead_letters)
-                if taken < POLL_RECORDS and (pause_s := rest_s(taken)):
-                    await asyncio.sleep(pause_s)
+                await asyncio.sleep(rest_s(taken, POLL_RECORDS))
         finally:
             await reader.stop()
             await dead_letters.producer.stop()
@@ -160,9 +160,7 @@ class Keeper:
             except DataError as error:
                 dead.append((record, error))
             if time.monotonic() - began > LONGEST_TURN_S:
-                await asyncio.sleep(
-                    0
-                )  # the first proof of a certificate takes milliseconds; the projector has its turn
+                await asyncio.sleep(0)  # the projector has its turn
                 began = time.monotonic()
         if unknown:
             self._log.warning("ends_of_unknown_claims", count=unknown)

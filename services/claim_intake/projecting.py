@@ -16,11 +16,12 @@ from claim_intake.feed import StatusFeed
 from claim_intake.keeper import Keeper
 from claim_intake.projector import Projector
 from claim_intake.rounds import Rounds
-from claim_intake.store.database import Database, root_type
+from claim_intake.store.database import Database
 from claim_intake.wiring import AlreadyRunningError, Ground, now_ms, only_one
+from runtime.database import root_type
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAG
-from runtime.process import announce, run_until
+from runtime.process import announce, run_together
 
 PAUSE_SECONDS: Final = 1.0
 PLACE_CHECK_SECONDS: Final = 1.0
@@ -82,7 +83,7 @@ async def _work(ground: Ground, stop: asyncio.Event, verify: Verify, holding: As
     parts = [projector.run(), feed.run(), keeper.run(), keeper.watch(), _until_set(stop)]
     if holding is not None:
         parts.append(_check(holding))
-    await run_until(asyncio.Event(), *parts)
+    await run_together(*parts)
 
 
 async def _check(holding: AsyncConnection) -> None:

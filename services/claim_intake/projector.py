@@ -81,8 +81,7 @@ class Projector:
             if time.monotonic() - checked > GAP_CHECK_S:
                 checked = time.monotonic()
                 self._told(await self._rounds.close_gaps(self._ground.settings.intake_hold_ms), "gaps_closed")
-            if pause_s := rest_s(applied):
-                await asyncio.sleep(pause_s)
+            await asyncio.sleep(rest_s(applied))
 
     async def _round(self, reader: OffsetReader, dead_letters: SealingProducer) -> int:
         poll = await reader.poll(POLL_MS)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
@@ -20,14 +20,16 @@ from claim_intake.envelope import EnvelopeError, unseal
 from claim_intake.group_commit import Accepted, GroupCommit
 from claim_intake.keyring import KeyRing
 from claim_intake.store import outbox
-from claim_intake.store.database import Database, root_type
+from claim_intake.store.database import Database
 from claim_intake.store.outbox import StoredClaim
 from claims.claim import ACCEPTED_CLAIM, AcceptedClaim
 from claims.encoding import DecodeError
+from runtime.database import root_type
 from runtime.kafka import SealingProducer
 from runtime.log import get_logger
 from runtime.metrics import CLAIMS_OVERDUE, OUTBOX_ROWS
-from runtime.process import run_until
+from runtime.process import run_together
+from runtime.rate import Rate
 
 MEMORY_LIMIT: Final = 10_000
 """Claims in hand; what goes beyond waits in the database alone."""
@@ -60,17 +62,12 @@ class Linger:
     """How long a flush waits for company: not at all when idle, so long under load that records become good ones."""
 
     seconds: float = IDLE_LINGER_S
-    _rate: float = 0.0
-    """Claims a second, smoothed."""
-    _last: float = 0.0
+    _claims: Rate = field(default_factory=lambda: Rate(RATE_MEMORY_S))
 
     def flushed(self, claims: int, records: int, now: float) -> None:
         """Takes in a flush of so many claims in so many records at a moment in seconds."""
-        elapsed = max(now - self._last, 1e-3)
-        weight = min(1.0, elapsed / RATE_MEMORY_S)
-        self._rate += weight * (claims / elapsed - self._rate)
-        self._last = now
-        rate_of_record = self._rate / max(1, records)
+        self._claims.add(claims, now)
+        rate_of_record = self._claims.per_s / max(1, records)
         if rate_of_record * LONGEST_LINGER_S < WORTH_WAITING:
             self.seconds = IDLE_LINGER_S
         else:
@@ -127,7 +124,7 @@ class Relay:
 
     async def run(self) -> None:
         """Sends and scans until cancelled, or until one of the two fails."""
-        await run_until(asyncio.Event(), self._send_forever(), self._scan_forever())
+        await run_together(self._send_forever(), self._scan_forever())
 
     async def _send_forever(self) -> None:
         """Waits where the broker is away, while claims go on being accepted."""

@@ -15,7 +15,7 @@ from claim_intake.cursors import position, token
 from claim_intake.group_commit import GroupCommit, OutboxFullError, StoreFailedError
 from claim_intake.intake import Verdict
 from claim_intake.store.accepting import Candidate, Decision
-from claim_intake.store.database import Database, root_type
+from claim_intake.store.database import Database
 from claim_intake.store.reading import events_after, find, page
 from claim_intake.tail import EventTail
 from claim_intake.wire import Findings, unknown_fields
@@ -23,6 +23,7 @@ from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from claims.finding import Finding
 from claims.identifiers import claim_ref_of
 from claims.status import Status
+from runtime.database import root_type
 from runtime.errors import InvalidArgumentError, NotFoundError, RpcError, UnavailableError, Violation
 from runtime.identity import identity_of
 from runtime.log import get_logger

@@ -13,7 +13,7 @@ from claim_intake.wiring import Ground, idempotency_secret, now_ms, only_one
 from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from runtime.grpc_server import GrpcServer
 from runtime.kafka import SealingProducer, make_producer
-from runtime.process import announce, run_until
+from runtime.process import announce, run_together
 
 LEASE_MS = 10_000
 GRACE_SECONDS = 2.0
@@ -62,7 +62,6 @@ async def _serve_until(
         kafka=ground.kafka,
         logs=str(ground.settings.run / "logs"),
     )
-    drained = asyncio.Event()
 
     async def drain() -> None:
         await stop.wait()
@@ -70,7 +69,7 @@ async def _serve_until(
         await relay.settle(GRACE_SECONDS)
 
     try:
-        await run_until(drained, writer.run(), relay.run(), tail.run(), drain())
+        await run_together(writer.run(), relay.run(), tail.run(), drain())
     finally:
         await server.drain(0)
 

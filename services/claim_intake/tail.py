@@ -8,8 +8,9 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from claim_intake.store.database import Database, root_type
+from claim_intake.store.database import Database
 from claim_intake.store.reading import newest_event
+from runtime.database import root_type
 from runtime.log import get_logger
 
 POLL_SECONDS: Final = 0.05

@@ -22,9 +22,8 @@ def quick(cls: Callable[P, T]) -> Callable[P, T]:
     if twin is None:
         return cls
 
-    names: dict[str, Any] = {"twin": twin, "cls": cls, "MISSING": MISSING}
-    taken = [f.name if f.default is MISSING else f"{f.name}=twin_default_{f.name}" for f in fields(twin)]
-    names |= {f"twin_default_{f.name}": f.default for f in fields(twin)}
+    names: dict[str, Any] = {"twin": twin, "cls": cls, "default": {f.name: f.default for f in fields(twin)}}
+    taken = [f.name if f.default is MISSING else f"{f.name}=default[{f.name!r}]" for f in fields(twin)]
     given = ", ".join(f.name for f in fields(twin))
     source = f"def make({', '.join(taken)}):\n    value = twin({given})\n    value.__class__ = cls\n    return value\n"
     exec(source, names)  # noqa: S102 - made of the names of fields

@@ -168,8 +168,11 @@ class Processes:
                     raise ProcessError(f"{name} does not answer after {READY_WITHIN_S:.0f} s:\n{self._tail(name)}")
                 time.sleep(POLL_S)
         for name in names:
-            if self.process(name) is None:
-                raise ProcessError(f"{name} has ended; the end of {self.log(name)}:\n{self._tail(name)}")
+            self._require_running(name)
+
+    def _require_running(self, name: str) -> None:
+        if self.process(name) is None:
+            raise ProcessError(f"{name} has ended; the end of {self.log(name)}:\n{self._tail(name)}")
 
     def wait_reading(self, names: Sequence[str]) -> None:
         """Returns when each of these has partitions to read: what is submitted before that lies for seconds.
@@ -179,8 +182,7 @@ class Processes:
         deadline = time.monotonic() + READY_WITHIN_S
         for name in names:
             while not self._partitions(name):
-                if self.process(name) is None:
-                    raise ProcessError(f"{name} has ended; the end of {self.log(name)}:\n{self._tail(name)}")
+                self._require_running(name)
                 if time.monotonic() > deadline:
                     raise ProcessError(f"{name} reads nothing after {READY_WITHIN_S:g} s:\n{self._tail(name)}")
                 time.sleep(POLL_S)

@@ -3,12 +3,12 @@
 PeerService has one rule for all of its RPCs, which is with it: replicas of the committee and nobody else.
 """
 
+from functools import partial
 from typing import Final
 
 from claims.result import ClaimResult
 from ledger_commit.publications import parties_of
-from runtime.errors import PermissionDeniedError
-from runtime.identity import Identity, Role
+from runtime.identity import Identity, Role, require_role
 
 _ALL: Final = frozenset(Role)
 
@@ -24,10 +24,7 @@ ROLES: Final[dict[str, frozenset[Role]]] = {
 _READS_ALL: Final = frozenset({Role.REGULATOR, Role.REPLICA})
 
 
-def require(caller: Identity, rpc: str) -> None:
-    """Raises PermissionDeniedError where the caller's role has no place in the RPC's row."""
-    if caller.role not in ROLES[rpc]:
-        raise PermissionDeniedError(f"role {caller.role.value} may not call {rpc}")
+require = partial(require_role, ROLES)
 
 
 def reads_all(caller: Identity) -> bool:

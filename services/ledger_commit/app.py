@@ -28,13 +28,15 @@ from ledger_commit.servicer import LedgerServicer
 from ledger_commit.settings import ReplicaSettings
 from ledger_commit.store import Projected, Projection
 from runtime.bls import Bls, backend
+from runtime.database import root_type
 from runtime.grpc_server import GrpcServer
 from runtime.kafka import SealingProducer, make_producer, wait_for_topics
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_COMMITTED_CLAIMS
 from runtime.network import GENESIS_FILE, Network, load_network, organisation_directory
-from runtime.process import announce, run_until
-from runtime.topic_keys import SealedValueError, TopicKeys, recipients_of
+from runtime.process import announce, run_together, run_until
+from runtime.tenant_keys import service_keys
+from runtime.topic_keys import SealedValueError
 from runtime.topics import RETRY, SCORED
 
 PROJECTION_GROUP = 200
@@ -85,12 +87,7 @@ class Assembly:
         if self.disk.log.recovered:
             log.warning("log_end_cut", bytes=self.disk.log.recovered)
         self.projection = Projection(settings.database_url)
-        self.topic_keys = TopicKeys(
-            settings.run / "keys" / "topics",
-            f"{settings.replica_organisation}/replica",
-            keys.hpke,
-            recipients_of(network),
-        )
+        self.topic_keys = service_keys(settings.run, network, settings.replica_organisation, "replica")
         self._times: dict[int, int] = {}
         self.results = ProvenResults(self.ledger, self.projection, self._times.get)
         self.seen = SeenRecords()
@@ -110,6 +107,11 @@ class Assembly:
         self._to_project: deque[Projected] = deque()
         self._projectable = asyncio.Event()
         self.projected_height = 0
+
+    @property
+    def kafka(self) -> str:
+        """The broker's address; the settings' goes before the network's."""
+        return self.settings.kafka or self.network.kafka
 
     def _peers(self) -> Peers:
         tls = self.settings.tls
@@ -148,12 +150,12 @@ class Assembly:
         """Whether the database took the group. Consensus goes on without it; the blocks wait here meanwhile."""
         try:
             await self.projection.append(group)
-        except (SQLAlchemyError, OSError) as error:
+        except SQLAlchemyError as error:
             if len(self._to_project) > MAX_UNPROJECTED:
                 raise ProjectionLostError(
                     f"{len(self._to_project)} blocks wait for the projection's database"
                 ) from error
-            get_logger("projection").warning("database_away", type=type(error).__name__, waiting=len(self._to_project))
+            get_logger("projection").warning("database_away", type=root_type(error), waiting=len(self._to_project))
             return False
         for _ in group:
             self._to_project.popleft()
@@ -210,7 +212,7 @@ async def run_replica(settings: ReplicaSettings, stop: asyncio.Event) -> None:
         metrics=settings.metrics_port,
         data=str(settings.data),
         height=made.node.committed_height,
-        kafka=settings.kafka or network.kafka,
+        kafka=made.kafka,
     )
     parts: list[Any] = [made.node.run(), made.node.peers.run(), made.project()]
     if publisher is not None:
@@ -230,13 +232,13 @@ async def run_replica(settings: ReplicaSettings, stop: asyncio.Event) -> None:
 
 
 def _publisher(made: Assembly) -> Publisher:
-    kafka = made.settings.kafka or made.network.kafka
-    return Publisher(kafka, made.network, made.topic_keys, made.results, made.projection, lambda: made.projected_height)
+    return Publisher(
+        made.kafka, made.network, made.topic_keys, made.results, made.projection, lambda: made.projected_height
+    )
 
 
 def _watch(made: Assembly) -> PublishingWatch:
-    kafka = made.settings.kafka or made.network.kafka
-    return PublishingWatch(kafka, lambda: Progress(made.results.size, made.projected_height))
+    return PublishingWatch(made.kafka, lambda: Progress(made.results.size, made.projected_height))
 
 
 async def _feed(made: Assembly) -> None:
@@ -245,7 +247,7 @@ async def _feed(made: Assembly) -> None:
         get_logger("feeder").error("fault_injection", what="claims from Kafka are acknowledged and dropped")
     while True:
         try:
-            await _feed_while_there(made, made.settings.kafka or made.network.kafka)
+            await _feed_while_there(made, made.kafka)
         except SealedValueError as error:  # a dead letter for a topic whose key is damaged
             get_logger("feeder").error("cannot_seal", kind=error.kind, reason=str(error))
         except (KafkaError, OSError) as error:
@@ -269,7 +271,7 @@ async def _feed_while_there(made: Assembly, kafka: str) -> None:
             made.seen,
             drop=made.settings.replica_drop_claims,
         )
-        await run_until(asyncio.Event(), *(feeder.run() for feeder in running))
+        await run_together(*(feeder.run() for feeder in running))
 
 
 async def _generate(node: Node, rate: int) -> None:

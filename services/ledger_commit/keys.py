@@ -6,18 +6,16 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from runtime.pki import load_hpke_key, load_signing_key, read_private
+from runtime.pki import load_signing_key, read_private
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaKeys:
-    """`bls` signs consensus messages, `lane` batches, `hpke` opens topic keys."""
+    """`bls` signs consensus messages, `lane` batches."""
 
     bls: int
     lane: Ed25519PrivateKey
-    hpke: X25519PrivateKey
 
 
 def load_keys(directory: Path) -> ReplicaKeys:
@@ -25,7 +23,6 @@ def load_keys(directory: Path) -> ReplicaKeys:
     return ReplicaKeys(
         int.from_bytes(bytes.fromhex(read_private(directory / "bls.key").decode("ascii")), "big"),
         load_signing_key(directory / "lane.ed25519"),
-        load_hpke_key(directory / "replica.hpke"),
     )
 
 

@@ -6,9 +6,9 @@ has come. SQLite runs with synchronous=FULL: without it a power loss can leave a
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, event, func, or_, select
+from sqlalchemy import Column, event, func, or_, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Field, SQLModel
@@ -18,9 +18,7 @@ from claims.transaction import RefusalReason
 from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, Header, QuorumCert
 from ledger_commit.settlement import Execution
 from runtime.bulk import Row, insert, upsert
-
-_Large: Final = BigInteger().with_variant(Integer(), "sqlite")
-"""For heights, leaves and milliseconds: an INTEGER of PostgreSQL ends at 2^31, one of SQLite at 2^63."""
+from runtime.database import LARGE_INTEGER, transaction
 
 
 class LedgerBlock(SQLModel, table=True):
@@ -28,16 +26,16 @@ class LedgerBlock(SQLModel, table=True):
 
     __tablename__ = "ledger_block"
 
-    height: int = Field(sa_column=Column(_Large, primary_key=True, autoincrement=False))
-    round: int = Field(sa_column=Column(_Large, nullable=False))
+    height: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
+    round: int = Field(sa_column=Column(LARGE_INTEGER, nullable=False))
     proposer: str
     id: bytes
     header: bytes
     commit_qc: bytes
     batches: int
     entries: int
-    time_ms: int = Field(sa_column=Column(_Large, nullable=False))
-    first_leaf: int = Field(sa_column=Column(_Large, nullable=False))
+    time_ms: int = Field(sa_column=Column(LARGE_INTEGER, nullable=False))
+    first_leaf: int = Field(sa_column=Column(LARGE_INTEGER, nullable=False))
     results: int
 
 
@@ -46,8 +44,8 @@ class LedgerResult(SQLModel, table=True):
 
     __tablename__ = "ledger_result"
 
-    leaf: int = Field(sa_column=Column(_Large, primary_key=True, autoincrement=False))
-    height: int = Field(sa_column=Column(_Large, nullable=False))
+    leaf: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
+    height: int = Field(sa_column=Column(LARGE_INTEGER, nullable=False))
     claim_ref: bytes = Field(index=True)
     submitter: str
     payer: str
@@ -61,7 +59,7 @@ class LedgerTransaction(SQLModel, table=True):
     __tablename__ = "ledger_transaction"
 
     transaction_id: bytes = Field(primary_key=True)
-    leaf: int = Field(sa_column=Column(_Large, nullable=False))
+    leaf: int = Field(sa_column=Column(LARGE_INTEGER, nullable=False))
 
 
 TABLES = [SQLModel.metadata.tables[name] for name in ("ledger_block", "ledger_result", "ledger_transaction")]
@@ -96,14 +94,14 @@ class Projection:
 
     async def open(self) -> int:
         """Makes the tables where they are missing; returns the newest height, 0 for none."""
-        async with self.engine.begin() as connection:
+        async with transaction(self.engine) as connection:
             await connection.run_sync(SQLModel.metadata.create_all, tables=TABLES)
             newest = await connection.scalar(select(func.max(LedgerBlock.height)))
         return newest or 0
 
     async def clear(self) -> None:
         """Before a rebuild."""
-        async with self.engine.begin() as connection:
+        async with transaction(self.engine) as connection:
             await connection.run_sync(SQLModel.metadata.drop_all, tables=TABLES)
             await connection.run_sync(SQLModel.metadata.create_all, tables=TABLES)
 
@@ -113,7 +111,7 @@ class Projection:
     async def append(self, blocks: Sequence[Projected]) -> None:
         """Adds blocks in height order, in one transaction."""
         results, transactions = _rows_of_results(blocks)
-        async with self.engine.begin() as connection:
+        async with transaction(self.engine) as connection:
             await _ADD_BLOCKS.run(connection, [_row_of_block(block) for block in blocks])
             await _ADD_RESULTS.run(connection, results)
             await _SET_TRANSACTIONS.run(connection, transactions)

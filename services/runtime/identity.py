@@ -5,11 +5,12 @@ Source: security.md, Identities and tenants.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from runtime.errors import UnauthenticatedError
+from runtime.errors import PermissionDeniedError, UnauthenticatedError
 
 TRUST_DOMAIN: Final = "claimledger"
 _PATTERN: Final = re.compile(rf"spiffe://{TRUST_DOMAIN}/org/([a-z0-9][a-z0-9-]{{0,62}})/role/([a-z]+)")
@@ -36,6 +37,12 @@ class Identity:
     @property
     def spiffe_id(self) -> str:
         return f"spiffe://{TRUST_DOMAIN}/org/{self.organisation}/role/{self.role.value}"
+
+
+def require_role(roles: Mapping[str, frozenset[Role]], caller: Identity, rpc: str) -> None:
+    """Raises PermissionDeniedError where the caller's role is not in the RPC's row of a service's table."""
+    if caller.role not in roles[rpc]:
+        raise PermissionDeniedError(f"role {caller.role.value} may not call {rpc}")
 
 
 def parse_spiffe_id(text: str) -> Identity:

@@ -72,6 +72,11 @@ async def run_until(stop: asyncio.Event, *parts: Awaitable[None]) -> None:
             raise result
 
 
+async def run_together(*parts: Awaitable[None]) -> None:
+    """Runs the parts until one of them ends or fails, then cancels the others. Raises the failed part's exception."""
+    await run_until(asyncio.Event(), *parts)
+
+
 async def _with_signals(main: Main, drain_s: float) -> None:
     stop = asyncio.Event()
     task = asyncio.ensure_future(main(stop))

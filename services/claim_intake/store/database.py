@@ -2,8 +2,6 @@
 
 SQLite runs in WAL mode with synchronous=FULL, so a commit is on the disk when it returns, at the price of one fsync
 for the transaction. Write transactions begin IMMEDIATE: the lock is taken at once and not in the middle.
-
-Whatever a database raises is an SQLAlchemyError, also where the driver's own errors come through SQLAlchemy as they are.
 """
 
 from collections.abc import AsyncIterator
@@ -11,31 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runtime.database import transaction
 
 MIGRATIONS: Final = Path(__file__).resolve().parent.parent / "migrations"
 BUSY_TIMEOUT_MS: Final = 10_000
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
-
-_DATABASE_AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What comes of a server that is gone, ends or begins: SQLAlchemy wraps errors of a connection, not those of connecting."""
-
-
-class DatabaseAwayError(SQLAlchemyError):
-    """The database does not answer; its cause is what the driver raised."""
-
-
-def root_type(error: BaseException) -> str:
-    """The name of the error that lies under the wrapping ones, for the log."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return type(error).__name__
 
 
 class Database:
@@ -59,14 +43,14 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A write transaction, committed at the end of the block and rolled back where it raises."""
-        async with _transaction(self._writers) as connection:
+        async with transaction(self._writers) as connection:
             yield connection
         self.commits += 1
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A consistent view of what is committed."""
-        async with _transaction(self._readers) as connection:
+        async with transaction(self._readers) as connection:
             yield connection
 
     async def migrate(self) -> None:
@@ -79,15 +63,6 @@ class Database:
         await self._writers.dispose()
         if self._readers is not self._writers:
             await self._readers.dispose()
-
-
-@asynccontextmanager
-async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    except _DATABASE_AWAY as error:
-        raise DatabaseAwayError(str(error)) from error
 
 
 def _with_driver(url: str) -> URL:

@@ -5,13 +5,10 @@ everything else is keyed by `claim.id`, which rises in the order of commits. No 
 `envelope`, which is ciphertext.
 """
 
-from typing import Final
-
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Table, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-_Id: Final = BigInteger().with_variant(Integer(), "sqlite")
-"""SQLite numbers rows by itself only where the type is INTEGER."""
+from runtime.database import LARGE_INTEGER
 
 
 def table_of(model: type[SQLModel]) -> Table:
@@ -29,7 +26,7 @@ class ClaimRow(SQLModel, table=True):
         Index("ix_claim_submitter", "submitter", "id"),
         Index("ix_claim_payer", "payer", "id"),
     )
-    id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     claim_ref: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
     version: int
     submitter: str
@@ -55,7 +52,7 @@ class EnvelopeRow(SQLModel, table=True):
     """The encrypted claim and the wrap of its key; deleted to shred a claim."""
 
     __tablename__ = "envelope"
-    claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    claim_id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     wrapping_key: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
     key_wrap: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
@@ -88,7 +85,7 @@ class OutboxRow(SQLModel, table=True):
 
     __tablename__ = "outbox"
     __table_args__ = (Index("ix_outbox_lease", "lease_ms"),)
-    claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    claim_id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     attempt: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     lease_ms: int = Field(sa_column=Column(BigInteger, nullable=False))
     """Until when a relay has it in hand; afterwards any relay may take it."""
@@ -99,7 +96,7 @@ class OpenClaimRow(SQLModel, table=True):
 
     __tablename__ = "open_claim"
     __table_args__ = (Index("ix_open_claim_due", "due_ms"),)
-    claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    claim_id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     attempt: int
     due_ms: int = Field(sa_column=Column(BigInteger, nullable=False))
     pended: bool = False
@@ -109,7 +106,7 @@ class EvidenceRow(SQLModel, table=True):
     """What intake verified about a claim's end: the latest settlement proof, or the payer's signed rejection."""
 
     __tablename__ = "evidence"
-    claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    claim_id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     verified_ms: int = Field(sa_column=Column(BigInteger, nullable=False))
     outcome: int
     """A claims.result.Outcome; 0 for a rejection."""
@@ -126,7 +123,7 @@ class ClaimStateRow(SQLModel, table=True):
 
     __tablename__ = "claim_state"
     __table_args__ = (Index("ix_claim_state_payee", "payee", "claim_id"),)
-    claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    claim_id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     status: int
     step: int
     time_ms: int = Field(sa_column=Column(BigInteger, nullable=False))
@@ -139,7 +136,7 @@ class StatusEventRow(SQLModel, table=True):
 
     __tablename__ = "status_event"
     __table_args__ = (UniqueConstraint("claim_id", "step", name="uq_status_event_step"),)
-    id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     claim_id: int = Field(sa_column=Column(BigInteger, nullable=False))
     claim_ref: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
     version: int
@@ -156,7 +153,7 @@ class HeldEventRow(SQLModel, table=True):
     """A reported step whose predecessor has not come yet."""
 
     __tablename__ = "held_event"
-    claim_id: int = Field(sa_column=Column(_Id, primary_key=True, autoincrement=False))
+    claim_id: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
     step: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     status: int
     time_ms: int = Field(sa_column=Column(BigInteger, nullable=False))

@@ -12,9 +12,9 @@ from claimledger.events.v1 import events_pb2
 from claims.claim import ACCEPTED_CLAIM, AcceptedClaim
 from claims.status import StatusEvent
 from runtime.kafka import SealingProducer, create_topics, make_consumer, make_producer
-from runtime.pki import load_hpke_key
 from runtime.stage import Out
-from runtime.topic_keys import TopicKeys, recipients_of
+from runtime.tenant_keys import service_keys
+from runtime.topic_keys import TopicKeys
 from runtime.topics import RAW_STATUS, SUBMITTED, NamedTopic, Topic, named_topics
 from tests.contract.intake.intake_world import World
 
@@ -27,8 +27,7 @@ async def create_world_topics(world: World) -> None:
 
 def keys_of(world: World, organisation: str, service: str) -> TopicKeys:
     """Topic keys as a service of another organisation holds them."""
-    private = load_hpke_key(world.run / "orgs" / organisation / f"{service}.hpke")
-    return TopicKeys(world.run / "keys" / "topics", f"{organisation}/{service}", private, recipients_of(world.network))
+    return service_keys(world.run, world.network, organisation, service)
 
 
 @asynccontextmanager

@@ -12,12 +12,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from claim_intake.projecting import LOCK_NUMBER, project
 from claim_intake.rounds import Rounds
-from claim_intake.store.database import Database, root_type
+from claim_intake.store.database import Database
 from claim_intake.wiring import AlreadyRunningError, prepare
 from claimledger.intake.v1 import intake_pb2
 from claims.claim import AcceptedClaim
 from claims.identifiers import claim_ref_of, control_number
 from claims.result import Outcome
+from runtime.database import root_type
 from runtime.errors import RemoteError, read_error
 from runtime.topics import STATUS
 from tests.contract.intake.intake_world import World

@@ -11,6 +11,7 @@ import pytest
 from ledger_commit import app
 from ledger_commit.app import Assembly, ProjectionLostError
 from ledger_commit.store import Projected, Projection
+from runtime.database import DatabaseAwayError
 from tests.contract.ledger.test_projection_of_claims import projected
 from tests.fixtures.ledger_world import LedgerWorld
 
@@ -22,7 +23,7 @@ class Outage(Projection):
 
     async def append(self, blocks: Sequence[Projected]) -> None:
         if self.away:
-            raise ConnectionRefusedError
+            raise DatabaseAwayError("refused")
         await super().append(blocks)
 
 

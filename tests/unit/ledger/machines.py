@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from claimledger.ledger.v1 import ledger_pb2
 from claims.transaction import GENESIS, Genesis, GenesisReplica
@@ -146,7 +145,7 @@ class Machine:
         self.power, self.files = Power(off_at), []
         ledger = OpaqueLedger(FOUNDING, CHAIN_ID)
         disk = open_disk(self.directory, COMMITTEE, ledger, FOUNDING, lambda _h, _t: None, self._open)
-        keys = ReplicaKeys(SECRETS[self.me], LANES[self.me], X25519PrivateKey.generate())
+        keys = ReplicaKeys(SECRETS[self.me], LANES[self.me])
         self.node = Node(
             self.me, COMMITTEE, FOUNDING, keys, BLS, disk, ledger, lambda _blocks: None, PACE, SeenRecords()
         )

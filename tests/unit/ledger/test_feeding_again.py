@@ -14,8 +14,9 @@ from tests.fixtures.ports import neighbouring_ports
 async def _goes_on_after(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeding from where no broker answers goes on, and says this three times."""
     monkeypatch.setattr(app, "FEED_AGAIN_S", 0.01)
-    settings = SimpleNamespace(kafka=f"127.0.0.1:{neighbouring_ports(1)}", replica_drop_claims=False)
-    made = SimpleNamespace(settings=settings, network=SimpleNamespace(payers=()), topic_keys=None)
+    settings = SimpleNamespace(replica_drop_claims=False)
+    kafka = f"127.0.0.1:{neighbouring_ports(1)}"
+    made = SimpleNamespace(settings=settings, kafka=kafka, network=SimpleNamespace(payers=()), topic_keys=None)
     with capture_logs() as logs:
         feeding = asyncio.create_task(app._feed(made))  # type: ignore[arg-type]
         async with asyncio.timeout(10):
