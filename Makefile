@@ -44,7 +44,7 @@ $(KAFKA): deploy/kafka/pom.xml deploy/kafka/sha256sums | $(LOCKED)
 		echo "or set KAFKA_BOOTSTRAP_SERVERS=host:port to a Kafka 3.9 or newer, and run make again."; exit 1; \
 	else \
 		echo "fetching Kafka's jars (55 MB)"; rm -rf $(JARS); \
-		java=$$($(PY) -c 'from runtime.broker import find_java; print(find_java())'); \
+		java=$$($(PY) -m runtime.broker java); \
 		real=$$(readlink -f "$$java"); \
 		(cd deploy/kafka && JAVA_HOME="$${JAVA_HOME:-$${real%/bin/java}}" mvn -q -B dependency:copy-dependencies \
 			-DincludeScope=runtime -DoutputDirectory=libs); \
@@ -68,9 +68,13 @@ lint: $(LOCKED) ## format, ruff, import-linter, buf
 types: $(LOCKED) ## mypy --strict
 	$(BIN)/mypy
 
-test: setup ## everything but the measurements; the crash drill goes one round
-	$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/scenarios tests/simulation $(TESTS)
-	$(PY) -m pytest tests/contract tests/e2e $(TESTS)
+test: setup ## everything but the measurements; narrowed: make test TESTS="tests/unit/cli -k jars"
+ifeq ($(strip $(TESTS)),)
+	$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/scenarios tests/simulation
+	$(PY) -m pytest tests/contract tests/e2e
+else
+	$(PY) -m pytest $(TESTS)
+endif
 
 test-unit: $(LOCKED) ## tests that need neither Kafka nor PostgreSQL
 	$(PY) -m pytest tests/unit tests/scenarios -m "not slow" $(TESTS)

