@@ -7,12 +7,13 @@ claims of one payer and provider bucket under the payer's and the scorer's signa
 Source: settlement.md, Transactions; ADR 0008 (one prefix for a record instead of one for each claim).
 """
 
+import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Final
 
 from claims.claim import MAX_LINES, ClaimRef, Frequency, OrganisationId
-from claims.encoding import U8, U16, U64, Ascii, Bytes, Cents, Codec, Day, Fixed, Hash, Many
+from claims.encoding import U8, U16, U32, U64, Ascii, Bytes, Cents, Codec, Day, Fixed, Hash, Many
 
 MAX_CLAIMS_PER_RECORD: Final = 200
 MAX_RECORD_BYTES: Final = 256 * 1024
@@ -32,6 +33,7 @@ class Kind(IntEnum):
     PUBLISH_PLAN = 3
     ENROLL_MEMBER = 4
     REVIEW_CLAIM = 5
+    REOPEN_LANE = 6
 
 
 class Role(IntEnum):
@@ -58,8 +60,8 @@ class KeyUse(IntEnum):
 class Prefix:
     """The common beginning of everything that is signed for the ledger.
 
-    `sequence` rises strictly for each (organisation, key_id); it is 0 and unused for records and reviews, which have
-    a spent rule of their own. `expires_height` is the last height at which the transaction may stand, 0 for none.
+    `sequence` rises strictly for each (organisation, key_id); it is 0 and unused for records, reviews and reopened lanes,
+    which have a spent rule of their own. `expires_height` is the last height at which the transaction may stand, 0 for none.
     """
 
     chain_id: Hash
@@ -186,6 +188,24 @@ class ReviewClaim:
     """CARC for a denial; empty for a release."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReopenLane:
+    """The operator's statement for a member whose replica lost its record of what it has signed.
+
+    The organisation says: what its replica signed so far is of rounds up to `last_voted_round`; from the next round on it signs
+    again, never below this high QC, and its batches go into a new incarnation of its lane. Source: consensus.md §8.
+    """
+
+    prefix: Prefix
+    epoch: Annotated[int, U64]
+    incarnation: Annotated[int, U32]
+    """One more than the member's open one; the first is 1 and needs no statement."""
+    high_qc_round: Annotated[int, U64]
+    high_qc_digest: Hash
+    """SHA-256 of the QuorumCert's encoding."""
+    last_voted_round: Annotated[int, U64]
+
+
 class Group(IntEnum):
     """CAS01, the claim adjustment group."""
 
@@ -309,6 +329,7 @@ REGISTER_ORGANISATION: Final = Codec(RegisterOrganisation)
 PUBLISH_PLAN: Final = Codec(PublishPlan)
 ENROLL_MEMBER: Final = Codec(EnrollMember)
 REVIEW_CLAIM: Final = Codec(ReviewClaim)
+REOPEN_LANE: Final = Codec(ReopenLane)
 
 ENTRY_SCORED_RECORD: Final = 1
 ENTRY_TRANSACTION: Final = 2
@@ -326,8 +347,18 @@ def scoring_message(record_digest: bytes, pend_bits: bytes) -> bytes:
 
 
 def transaction_message(body: bytes) -> bytes:
-    """What each party signs of a transaction other than a record."""
+    """What each party signs of a transaction other than a record or an operator's statement."""
     return b"claimledger/v1/transaction" + body
+
+
+OPERATOR_TYPE: Final = 5
+"""Of the messages of consensus (docs/ENCODING.md, section 8)."""
+
+
+def operator_message(chain_id: bytes, epoch: int, body: bytes) -> bytes:
+    """What the organisation signs of its statement for its replica: a message of consensus, bound to chain and epoch."""
+    head = b"claimledger/v1" + bytes((OPERATOR_TYPE,)) + chain_id + epoch.to_bytes(8, "big")
+    return hashlib.sha256(head + body).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +416,9 @@ class RefusalReason(IntEnum):
     ALREADY_REGISTERED = 22
     KIND_NOT_SUPPORTED = 23
     BAD_DISPOSITION = 24
+    WRONG_EPOCH = 25
+    WRONG_INCARNATION = 26
+    ROUND_NOT_LATER = 27
 
 
 UNUSED_SEQUENCE: Final = 0

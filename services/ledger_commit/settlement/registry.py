@@ -1,7 +1,7 @@
-"""Transactions that say who takes part: RegisterOrganisation, PublishPlan, EnrollMember.
+"""Transactions that say who takes part: RegisterOrganisation, PublishPlan, EnrollMember, ReopenLane.
 
-Each has an order of its own within the organisation and key that made it (`sequence`).
-Source: settlement.md, Transactions.
+Each has an order of its own within the organisation and key that made it (`sequence`), but ReopenLane, whose order is that
+of the incarnations. Source: settlement.md, Transactions; consensus.md §8.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from claims.transaction import (
     ENROLL_MEMBER,
     PUBLISH_PLAN,
     REGISTER_ORGANISATION,
+    REOPEN_LANE,
     AccumulatorKind,
     AccumulatorScope,
     EnrollMember,
@@ -23,14 +24,18 @@ from claims.transaction import (
     PublishPlan,
     RefusalReason,
     RegisterOrganisation,
+    ReopenLane,
     Role,
     SignedTransaction,
     Tier,
+    operator_message,
     transaction_message,
 )
-from ledger_commit.settlement.state import State
+from ledger_commit.settlement.state import FIRST_LANE, OpenLane, State
 
 Verify = Callable[[bytes, bytes, bytes], bool]
+Body = RegisterOrganisation | PublishPlan | EnrollMember | ReopenLane
+_UNSEQUENCED: Final = (Kind.REVIEW_CLAIM, Kind.REOPEN_LANE)
 _ORGANISATION: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
 """As certificates and topics name organisations; the length is the encoding's."""
 
@@ -44,15 +49,17 @@ def apply_registry(
         return TransactionResult(height, index, transaction.kind, "", identity, RefusalReason.KIND_NOT_SUPPORTED)
     reason = prefix_refusal(state, body.prefix, transaction.kind, height)
     if reason is None:
-        reason = _refusal(state, body, signers(state, transaction, body.prefix, height, verify))
+        message = _message(body, transaction.body)
+        reason = _refusal(state, body, signers(state, transaction, body.prefix, height, verify, message))
     if reason is None:
         _take_effect(state, body, transaction.body)
-        state.use_sequence(body.prefix.organisation, body.prefix.key_id, body.prefix.sequence)
+        if transaction.kind not in _UNSEQUENCED:
+            state.use_sequence(body.prefix.organisation, body.prefix.key_id, body.prefix.sequence)
         state.take_effect_once(identity)
     return TransactionResult(height, index, transaction.kind, body.prefix.organisation, identity, reason or 0)
 
 
-def _decode(transaction: SignedTransaction) -> RegisterOrganisation | PublishPlan | EnrollMember | None:
+def _decode(transaction: SignedTransaction) -> Body | None:
     match transaction.kind:
         case Kind.REGISTER_ORGANISATION:
             return REGISTER_ORGANISATION.decode(transaction.body)
@@ -60,12 +67,14 @@ def _decode(transaction: SignedTransaction) -> RegisterOrganisation | PublishPla
             return PUBLISH_PLAN.decode(transaction.body)
         case Kind.ENROLL_MEMBER:
             return ENROLL_MEMBER.decode(transaction.body)
+        case Kind.REOPEN_LANE:
+            return REOPEN_LANE.decode(transaction.body)
         case _:
             return None
 
 
 def prefix_refusal(state: State, prefix: Prefix, kind: Kind, height: int) -> RefusalReason | None:
-    """What is wrong with the common beginning, or None. Reviews have no sequence of their own."""
+    """What is wrong with the common beginning, or None. Reviews and reopened lanes have no sequence."""
     if prefix.chain_id != state.chain_id:
         return RefusalReason.WRONG_CHAIN
     if prefix.kind is not kind:
@@ -75,13 +84,20 @@ def prefix_refusal(state: State, prefix: Prefix, kind: Kind, height: int) -> Ref
     if prefix.organisation not in state.organisations:
         return RefusalReason.UNKNOWN_ORGANISATION
     last = state.sequences.get((prefix.organisation, prefix.key_id), 0)
-    if kind is not Kind.REVIEW_CLAIM and prefix.sequence <= last:
+    if kind not in _UNSEQUENCED and prefix.sequence <= last:
         return RefusalReason.SEQUENCE
     return None
 
 
+def _message(body: Body, encoded: bytes) -> bytes:
+    """What the signatures are over."""
+    if isinstance(body, ReopenLane):
+        return operator_message(body.prefix.chain_id, body.epoch, encoded)
+    return transaction_message(encoded)
+
+
 def signers(
-    state: State, transaction: SignedTransaction, prefix: Prefix, height: int, verify: Verify
+    state: State, transaction: SignedTransaction, prefix: Prefix, height: int, verify: Verify, message: bytes
 ) -> set[str] | None:
     """The organisations that signed with a valid key.
 
@@ -90,7 +106,6 @@ def signers(
     """
     if not any((s.organisation, s.key_id) == (prefix.organisation, prefix.key_id) for s in transaction.signatures):
         return None
-    message = transaction_message(transaction.body)
     found = set()
     for signed in transaction.signatures:
         key = state.key_for(signed.organisation, signed.key_id, KeyUse.ORGANISATION, height)
@@ -100,15 +115,15 @@ def signers(
     return found
 
 
-def _refusal(
-    state: State, body: RegisterOrganisation | PublishPlan | EnrollMember, signed: set[str] | None
-) -> RefusalReason | None:
+def _refusal(state: State, body: Body, signed: set[str] | None) -> RefusalReason | None:
     if signed is None:
         return RefusalReason.BAD_SIGNATURE
     if isinstance(body, RegisterOrganisation):
         return _registration_refusal(state, body, signed)
     if isinstance(body, PublishPlan):
         return _plan_refusal(state, body, signed)
+    if isinstance(body, ReopenLane):
+        return _reopening_refusal(state, body)
     return _enrollment_refusal(state, body, signed)
 
 
@@ -168,11 +183,27 @@ def _enrollment_refusal(state: State, body: EnrollMember, signed: Iterable[str])
     return None
 
 
-def _take_effect(state: State, body: RegisterOrganisation | PublishPlan | EnrollMember, encoded: bytes) -> None:
+def _reopening_refusal(state: State, body: ReopenLane) -> RefusalReason | None:
+    """The organisation of the prefix has signed (`signers`), and speaks for its own replica alone."""
+    if body.prefix.organisation not in state.governance:
+        return RefusalReason.NOT_AUTHORISED
+    if body.epoch != state.epoch:
+        return RefusalReason.WRONG_EPOCH
+    before = state.lanes.get(body.prefix.organisation, FIRST_LANE)
+    if body.incarnation != before.incarnation + 1:
+        return RefusalReason.WRONG_INCARNATION
+    if body.last_voted_round <= max(before.after_round, body.high_qc_round):
+        return RefusalReason.ROUND_NOT_LATER
+    return None
+
+
+def _take_effect(state: State, body: Body, encoded: bytes) -> None:
     if isinstance(body, RegisterOrganisation):
         state.register(body)
     elif isinstance(body, PublishPlan):
         state.publish(body, hashlib.sha256(encoded).digest())
+    elif isinstance(body, ReopenLane):
+        state.open_lane(body.prefix.organisation, OpenLane(body.incarnation, body.last_voted_round))
     else:
         for member in body.members:
             state.enroll(body.plan, body.year, member)

@@ -15,6 +15,7 @@ from claims.transaction import (
     ReviewClaim,
     ReviewDecision,
     SignedTransaction,
+    transaction_message,
 )
 from ledger_commit.settlement.registry import prefix_refusal, signers
 from ledger_commit.settlement.state import ClaimEntry, State
@@ -35,7 +36,7 @@ def apply_review(
     entry = state.claims_of_payer.get((organisation, review.claim_ref, review.version))
     reason = prefix_refusal(state, review.prefix, transaction.kind, height)
     if reason is None:
-        signed = signers(state, transaction, review.prefix, height, verify)
+        signed = signers(state, transaction, review.prefix, height, verify, transaction_message(transaction.body))
         reason = RefusalReason.BAD_SIGNATURE if signed is None else _refusal(review, entry)
     told = TransactionResult(height, index, transaction.kind, organisation, identity, reason or 0)
     if reason is not None or entry is None:

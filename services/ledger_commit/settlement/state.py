@@ -42,6 +42,18 @@ class ClaimEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenLane:
+    """The incarnation of a member's lane that is open, and the round behind which the member signs in it."""
+
+    incarnation: int
+    after_round: int
+
+
+FIRST_LANE = OpenLane(1, 0)
+"""Every member's, until a statement opens another."""
+
+
+@dataclass(frozen=True, slots=True)
 class KnownPlan:
     plan: PublishPlan
     limits: dict[int, TierLimits]
@@ -55,6 +67,10 @@ class State:
         self.chain_id = chain_id
         self.governance = governance
         """The organisations whose two thirds govern: those that run replicas."""
+        self.epoch = 0
+        """The founding committee's, as long as there is no other."""
+        self.lanes: dict[str, OpenLane] = {}
+        """By organisation of the committee, where it is not FIRST_LANE."""
         self.height = 0
         self.root = bytes(32)
         self.results = MerkleTree()
@@ -112,6 +128,12 @@ class State:
     def use_sequence(self, organisation: str, key_id: int, sequence: int) -> None:
         self.sequences[organisation, key_id] = sequence
         self.write(b"s", organisation.encode() + key_id.to_bytes(2, "big"), sequence.to_bytes(8, "big"))
+
+    def open_lane(self, organisation: str, opened: OpenLane) -> None:
+        """Closes the incarnation before."""
+        self.lanes[organisation] = opened
+        value = opened.incarnation.to_bytes(4, "big") + opened.after_round.to_bytes(8, "big")
+        self.write(b"l", organisation.encode(), value)
 
     def take_effect_once(self, transaction_id: bytes) -> None:
         """A transaction that took effect is absorbed when it comes again."""

@@ -11,8 +11,11 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from claims.encoding import Ascii, Bytes, Fixed, Int, Many, Text
+from claims.transaction import Kind
 from tests.unit.claims.declared import codecs, hints_of, plain, structures
 
+FIRST_MEMBERS = {Kind: 5}
+"""Of enumerations that have grown: as many members as when the first vectors with them were made, which stay."""
 VECTORS = Path(__file__).with_name("vectors.json")
 
 
@@ -33,7 +36,7 @@ class Sample:
         if hint is bool:
             return self.size != "least"
         if issubclass(hint, enum.IntEnum):
-            members = list(hint)
+            members = list(hint)[: FIRST_MEMBERS.get(hint)]
             return members[{"least": 0, "some": next(self.numbers) % len(members), "most": -1}[self.size]]
         return hint(*(self.of(inner) for inner in hints_of(hint).values()))
 

@@ -130,6 +130,7 @@ def test_the_state_root_covers_every_write_and_keys_have_the_form_of_the_page(mo
         lambda: world.block(scored_entry([priced_claim("one", [line()], commitment=other)])),
         lambda: world.block(scored_entry([priced_claim("two", [line(duplicate_tag=other)])], pend=(0,))),
         lambda: world.review("two", ReviewDecision.DENY, "50"),
+        lambda: world.block(world.statement("aurora")),
         world.block,
     ]
     for step in steps:
@@ -144,6 +145,7 @@ def test_the_state_root_covers_every_write_and_keys_have_the_form_of_the_page(mo
         b"p": (gold + 2, 32),
         b"m": (gold + 2 + 16, 16 + 8),
         b"s": (aurora + 2, 8),
+        b"l": (aurora, 4 + 8),
         b"x": (32, 0),
         b"a": (gold + 2 + 4 + 16, 8),
         b"c": (aurora + 16 + 2, 1 + 2 + 32),
@@ -165,6 +167,7 @@ def test_organisations_sign_a_label_and_the_bytes() -> None:
     assert transaction.record_message(b"\x01r") == b"claimledger/v1/record\x01r"
     assert transaction.scoring_message(CHAIN, b"\x05") == b"claimledger/v1/scoring" + CHAIN + b"\x05"
     assert transaction.transaction_message(b"\x01t") == b"claimledger/v1/transaction\x01t"
+    assert transaction.operator_message(CHAIN, 7, b"\x01o") == page.message(5, CHAIN, 7, b"\x01o")
     assert rejection.rejection_message(b"\x01j") == b"claimledger/v1/rejection\x01j"
     assert scored_entry([])[:1] == bytes((transaction.ENTRY_SCORED_RECORD,)) == b"\x01"
     assert transaction.ENTRY_TRANSACTION == 2

@@ -28,6 +28,7 @@ from claims.transaction import (
     Kind,
     RefusalReason,
     Tier,
+    operator_message,
     record_message,
     scoring_message,
     transaction_message,
@@ -146,7 +147,7 @@ def test_a_commitment_depends_on_salt_and_claim() -> None:
 def test_signed_bytes_of_different_kinds_never_begin_alike() -> None:
     """No label is the beginning of another, so a signature for one purpose is none for another."""
     messages = [make(b"") for make in (rejection_message, record_message, transaction_message)]
-    messages.append(scoring_message(b"", b""))
+    messages += [scoring_message(b"", b""), operator_message(bytes(32), 0, b"")]
     assert not any(a is not b and b.startswith(a) for a in messages for b in messages)
 
 
