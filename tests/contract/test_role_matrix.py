@@ -7,6 +7,7 @@ on purpose, so that a change of a service's own table has to be meant.
 import asyncio
 import contextlib
 import datetime
+import importlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from claim_intake.serving import serve
 from claim_intake.settings import IntakeSettings
@@ -71,12 +75,21 @@ SERVICES: Final = {
     "PeerService": (ledger_pb2, ledger_pb2_grpc.PeerServiceStub),
     "DuplicateTagService": (tags_pb2, tags_pb2_grpc.DuplicateTagServiceStub),
 }
-METHODS: Final = [
-    f"{service.name}/{method.name}"
-    for module in (intake_pb2, ledger_pb2, tags_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
+
+
+def _module_of(stub: Path) -> Any:
+    return importlib.import_module(".".join(stub.relative_to(STUBS).with_suffix("").parts))
+
+
+STUBS: Final = Path(intake_pb2.__file__).parents[3]
+CONTRACTS: Final = [
+    service
+    for path in sorted(STUBS.rglob("*_pb2.py"))
+    for service in _module_of(path).DESCRIPTOR.services_by_name.values()
 ]
+"""Every service of every contract."""
+METHODS: Final = [f"{service.name}/{method.name}" for service in CONTRACTS for method in service.methods]
+EVERYWHERE: Final = {health.SERVICE_NAME, reflection.SERVICE_NAME}
 ABSENT: Final = "A" * 26
 UNSIGNED: Final = SignedTransaction(Kind.ENROLL_MEMBER, b"\x01", (PartySignature("aurora", 1, bytes(64)),))
 """In form as far as the door of the ledger looks; the contract refuses it."""
@@ -141,7 +154,7 @@ class Callers:
         address = self.address(method)
         key = (address, name)
         if key not in self._channels:
-            self._channels[key] = open_channel(address, tls) if tls else self._bare(address)
+            self._channels[key] = self.channel(address, tls)
         rpc = getattr(SERVICES[method.partition("/")[0]][1](self._channels[key]), method.rpartition("/")[2])
         patience = SILENT_S if TABLE[method][1] is Code.DEADLINE_EXCEEDED else 10
         request = request_of(method, name)
@@ -150,6 +163,10 @@ class Callers:
             await _talk(call, request)
         code: grpc.StatusCode = await call.code()
         return code
+
+    def channel(self, address: str, tls: TlsFiles | None) -> grpc.aio.Channel:
+        """A channel of the test's own; None is a caller without a certificate."""
+        return open_channel(address, tls) if tls else self._bare(address)
 
     def _bare(self, address: str) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials((self.run / "ca.pem").read_bytes())
@@ -240,6 +257,47 @@ async def test_strangers_reach_no_rpc(callers: Callers, method: str) -> None:
     assert dict(zip(strangers, codes, strict=True)) == dict.fromkeys(strangers, Code.UNAVAILABLE) | {
         "nameless": Code.UNAUTHENTICATED
     }
+
+
+@pytest.mark.parametrize("service", CONTRACTS, ids=lambda service: service.name)
+async def test_reflection_tells_every_service_and_its_contract(callers: Callers, service: Any) -> None:
+    """At the service's own port, to any member of the network: what is listed there is served there, and the file that declares
+    it is the contract, so that a client needs no stubs."""
+    address = callers.address(f"{service.name}/")
+    ask = reflection_pb2.ServerReflectionRequest
+    async with callers.channel(address, callers.of_role(Role.PROVIDER)) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = iter([ask(list_services=""), ask(file_containing_symbol=service.full_name)])
+        listed, declared = [answer async for answer in stub.ServerReflectionInfo(asked, timeout=5)]
+    names = {each.name for each in listed.list_services_response.service}
+    here = {s.full_name for s in CONTRACTS if callers.address(f"{s.name}/") == address}
+    assert names == here | EVERYWHERE
+    files = declared.file_descriptor_response.file_descriptor_proto
+    told = [descriptor_pb2.FileDescriptorProto.FromString(each) for each in files]
+    of_contract = descriptor_pb2.FileDescriptorProto()
+    service.file.CopyToProto(of_contract)
+    assert of_contract in told
+
+
+@pytest.mark.parametrize("service", CONTRACTS, ids=lambda service: service.name)
+async def test_health_answers_for_every_service_by_its_name(callers: Callers, service: Any) -> None:
+    async with callers.channel(callers.address(f"{service.name}/"), callers.of_role(Role.PROVIDER)) as channel:
+        for name in ("", service.full_name):
+            request = health_pb2.HealthCheckRequest(service=name)
+            told = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+            assert told.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("service", CONTRACTS, ids=lambda service: service.name)
+async def test_strangers_are_told_neither_services_nor_health(callers: Callers, service: Any) -> None:
+    for tls in (None, foreign(callers)):
+        async with callers.channel(callers.address(f"{service.name}/"), tls) as channel:
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]), timeout=5)
+            checking = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                pytest.fail(f"{await listing.read()}")
+            assert [await listing.code(), await checking.code()] == [Code.UNAVAILABLE] * 2
 
 
 async def test_only_its_dates_keep_the_expired_certificate_out(callers: Callers) -> None:
