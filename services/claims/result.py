@@ -95,7 +95,8 @@ class ClaimResult:
     refusal: Annotated[int, U16]
     """A RefusalReason where the outcome is REFUSED, else 0."""
     linked: ClaimRef | None
-    """The live claim whose line this one repeats, where the reason is DUPLICATE or a review decided such a hold."""
+    """The live claim whose line this one repeats, where the reason is DUPLICATE or a review decided such a hold; itself where
+    two of its own lines are the same service."""
     commitment: Hash
     charge_cents: Cents
     paid_cents: Cents

@@ -281,6 +281,17 @@ def _outlier(generator: Generator) -> PlannedClaim:
     return made
 
 
+def _repeated_line(generator: Generator) -> PlannedClaim:
+    """One service on two lines with different charges: no exact duplicate to the payer's edits, and one tag on the ledger."""
+    made = generator.plain(SERVICES[0])
+    first = made.claim.lines[0]
+    second = made.claim.lines.add()
+    second.CopyFrom(first)
+    second.number, second.charge_cents = 2, first.charge_cents // 2
+    made.claim.header.total_charge_cents = first.charge_cents + second.charge_cents
+    return made
+
+
 def _malformed(generator: Generator) -> PlannedClaim:
     """Refused at the door: an amount below zero."""
     made = generator.plain()
@@ -292,6 +303,7 @@ PER_THOUSAND: Final = 1000
 CASES: Final[dict[str, tuple[int, Callable[[Generator], PlannedClaim | None]]]] = {
     "duplicate": (15, _duplicate),
     "billed to two payers": (10, _billed_to_two),
+    "repeated line": (5, _repeated_line),
     "secondary payer": (20, _secondary),
     "wrong NPI": (8, _wrong_npi),
     "wrong diagnosis": (8, _wrong_diagnosis),

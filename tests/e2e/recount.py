@@ -174,6 +174,22 @@ def money_faults(result: Result, submitted: Submitted | None, world: World) -> I
         yield f"{result['outcome']} and paid {result['paid_cents']}"
     if submitted is not None:
         yield from _submission_faults(result, submitted, world)
+        yield from repeat_faults(result, submitted.claim)
+
+
+def repeat_faults(result: Result, claim: claim_pb2.Claim) -> Iterator[str]:
+    """A service on two lines of one claim is paid on one of them, unless a person has released both."""
+    if result["step"]:
+        return
+    allowed = {line["number"] for line in result["lines"] if line["allowed_cents"]}
+    services = Counter(_service(line) for line in claim.lines if line.number in allowed)
+    yield from (f"{service[1]} is paid on {count} lines" for service, count in services.items() if count > 1)
+
+
+def _service(line: claim_pb2.ServiceLine) -> tuple[bytes, str, tuple[str, ...], str]:
+    """Day, code, modifiers and tooth: with the person and the provider, which a claim has once, a service."""
+    day = getattr(line, "from").SerializeToString(deterministic=True)
+    return day, line.procedure, tuple(sorted(line.modifiers)), line.tooth
 
 
 def _submission_faults(result: Result, submitted: Submitted, world: World) -> Iterator[str]:

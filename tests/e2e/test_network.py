@@ -7,11 +7,20 @@ from typing import Any
 
 import pytest
 
+from claimledger.claims.v1 import claim_pb2
 from claims.identifiers import control_number
 from cli.overview import READERS
 from tests.e2e.loads import Loaded, planned
 from tests.e2e.published import Copy, Step, result_of
-from tests.e2e.recount import accumulator_faults, chain_faults, money_faults, recount, sum_faults, way_faults
+from tests.e2e.recount import (
+    accumulator_faults,
+    chain_faults,
+    money_faults,
+    recount,
+    repeat_faults,
+    sum_faults,
+    way_faults,
+)
 from tests.e2e.running import until
 
 pytestmark = pytest.mark.e2e
@@ -120,6 +129,21 @@ def test_the_recount_finds_a_wrong_cent(loaded: Loaded, damage: Callable[[dict[s
     assert list(money_faults(result, submitted, loaded.running.world)) == []
     damage(result)
     assert list(money_faults(result, submitted, loaded.running.world)) != []
+
+
+@pytest.mark.parametrize(
+    ("step", "second", "faults"),
+    [(0, 60, 1), (0, 0, 0), (1, 60, 0)],
+    ids=["both paid unseen", "one denied", "released by a person"],
+)
+def test_the_recount_finds_a_service_that_is_paid_on_two_lines(step: int, second: int, faults: int) -> None:
+    claim = claim_pb2.Claim()
+    for number in (1, 2):
+        claim.lines.add(number=number, procedure="99213", modifiers=["25"], charge_cents=number)
+    lines = [{"number": 1, "allowed_cents": 100}, {"number": 2, "allowed_cents": second}]
+    assert len(list(repeat_faults({"step": step, "lines": lines}, claim))) == faults
+    claim.lines[1].modifiers.append("76")
+    assert list(repeat_faults({"step": step, "lines": lines}, claim)) == []
 
 
 def test_the_recount_finds_a_payment_that_its_lines_do_not_make(loaded: Loaded) -> None:

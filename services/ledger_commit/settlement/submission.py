@@ -39,11 +39,11 @@ def submit_claim(
     if reason is not None:
         _spend(state, claim, ClaimEntry(claim.commitment, 0, None, None), Outcome.REFUSED)
         return _result(claim, height, index, Outcome.REFUSED, refusal=reason)
-    other = _other_live(state, claim)
-    why = _why_pended(claim, other, pended=pended)
+    repeated = _repeated(state, claim)
+    why = _why_pended(claim, repeated, pended=pended)
     if why is not None:
         _hold_tags(state, claim)
-        linked = other if why is ReasonClass.DUPLICATE else None
+        linked = repeated if why is ReasonClass.DUPLICATE else None
         _spend(state, claim, ClaimEntry(claim.commitment, 0, claim, None, linked), Outcome.PENDED)
         return _result(claim, height, index, Outcome.PENDED, reason=why, linked=linked)
     return settle(state, claim, height, index, step=0)
@@ -103,14 +103,14 @@ def _amounts_are_in_range(line: PricedLine) -> bool:
     )
 
 
-def _why_pended(claim: PricedClaim, other: bytes | None, *, pended: bool) -> ReasonClass | None:
+def _why_pended(claim: PricedClaim, repeated: bytes | None, *, pended: bool) -> ReasonClass | None:
     """Pend bits and duplicates turn pay into pend, and nothing else.
 
     A duplicate goes before other reasons, so that whoever reviews the claim sees the link.
     """
     if claim.disposition is Disposition.DENY:
         return None
-    if other is not None:
+    if repeated is not None:
         return ReasonClass.DUPLICATE
     if claim.disposition is Disposition.PEND:
         return claim.reason
@@ -123,6 +123,19 @@ def _live_tags(claim: PricedClaim) -> list[bytes]:
 
 def _key_of(claim: PricedClaim) -> ClaimKey:
     return (claim.submitter, claim.claim_ref, claim.version)
+
+
+def _repeated(state: State, claim: PricedClaim) -> bytes | None:
+    """The claim whose line this one repeats: another live one, else itself where two of its own lines have one tag.
+
+    A tag says that the service is the same, and neither units nor charge, so a hit within the claim denies nothing either: a
+    person decides (ADR 0025).
+    """
+    other = _other_live(state, claim)
+    if other is not None:
+        return other
+    tags = _live_tags(claim)
+    return claim.claim_ref if len(set(tags)) < len(tags) else None
 
 
 def _other_live(state: State, claim: PricedClaim) -> bytes | None:

@@ -1,9 +1,12 @@
 """Runs the adjudication cases: YAML that an adjuster can read, amounts in dollars and cents.
 
 A case has a plan (accumulators, cob), claims in order, and for each line what is expected: paid, and adjustments as
-`GROUP-CARC: amount`; optionally what the accumulators stand at afterwards.
+`GROUP-CARC: amount`; optionally what the accumulators stand at afterwards. Lines of one `service` have one duplicate tag. A
+claim that is `pended` is expected to wait as a duplicate of the claim with that number, counted from 1, until its
+`review`: release, or deny with a CARC.
 """
 
+import hashlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,19 @@ from typing import Any
 import pytest
 import yaml
 
-from claims.result import ClaimResult
-from claims.transaction import AccumulatorKind, AccumulatorRule, AccumulatorScope, CobMethod, Group, PricedLine, Tier
-from tests.fixtures.ledger_world import LedgerWorld, claim, line, rule, scored_entry
+from claims.result import ClaimResult, Outcome
+from claims.transaction import (
+    AccumulatorKind,
+    AccumulatorRule,
+    AccumulatorScope,
+    CobMethod,
+    Group,
+    PricedLine,
+    ReasonClass,
+    ReviewDecision,
+    Tier,
+)
+from tests.fixtures.ledger_world import ZERO, LedgerWorld, claim, line, ref, rule, scored_entry
 
 CASES = [case for path in sorted(Path(__file__).parent.glob("*.yaml")) for case in yaml.safe_load(path.read_text())]
 
@@ -51,6 +64,7 @@ def priced(number: int, told: dict[str, Any]) -> PricedLine:
         coinsurance_bp=cents(told.get("coinsurance", 0)),
         limit_class=told.get("limit", 0),
         other_payer_paid_cents=cents(told.get("other_paid", 0)),
+        duplicate_tag=hashlib.sha256(told["service"].encode()).digest() if "service" in told else ZERO,
         denial_group=Group[denied_group],
         denial_carc=denied,
     )
@@ -62,13 +76,25 @@ def test_case(case: dict[str, Any]) -> None:
     rules = [accumulator(*item) for item in case.get("plan", {}).items()]
     world.plan(rules, CobMethod[case.get("cob", "standard").upper()])
     world.enroll("ada", "ben", "cleo")
-    for number, told in enumerate(case["claims"]):
+    for number, told in enumerate(case["claims"], start=1):
         lines = [priced(i, t) for i, t in enumerate(told["lines"], start=1)]
         tier = Tier.OUT_OF_NETWORK if told.get("out_of_network") else Tier.IN_NETWORK
-        made = claim(f"claim{number}", lines, told.get("member", "ada"), tier=tier)
+        made = claim(f"claim {number}", lines, told.get("member", "ada"), tier=tier)
         (outcome,) = world.block(scored_entry([made])).outcomes
         assert isinstance(outcome, ClaimResult)
+        if "pended" in told:
+            outcome = _reviewed(world, f"claim {number}", told, outcome)
         _compare(told, outcome)
+
+
+def _reviewed(world: LedgerWorld, name: str, told: dict[str, Any], held: ClaimResult) -> ClaimResult:
+    """What the review made of a claim that waited as it should."""
+    linked = ref(told["pended"].removeprefix("duplicate of "))
+    assert (held.outcome, held.reason, held.linked, held.lines) == (Outcome.PENDED, ReasonClass.DUPLICATE, linked, ())
+    decision, _, carc = told["review"].partition(" ")
+    outcome = world.review(name, ReviewDecision[decision.upper()], carc).outcomes[-1]
+    assert isinstance(outcome, ClaimResult)
+    return outcome
 
 
 def _compare(told: dict[str, Any], outcome: ClaimResult) -> None:

@@ -105,6 +105,19 @@ def test_a_planted_duplicate_repeats_the_services_of_an_earlier_claim(case: str)
     assert found > 0
 
 
+def test_a_repeated_line_is_the_same_service_with_another_charge() -> None:
+    """One tag on the ledger, and nothing that the payer's edits know as an exact duplicate."""
+    found = [planned.claim for planned in claims() if planned.planted == "repeated line"]
+    assert found
+    for claim in found:
+        first, second = claim.lines
+        assert (first.number, second.number) == (1, 2)
+        assert first.charge_cents != second.charge_cents
+        assert first.charge_cents + second.charge_cents == claim.header.total_charge_cents
+        second.number, second.charge_cents = first.number, first.charge_cents
+        assert first == second
+
+
 def test_plain_claims_of_a_person_never_look_like_duplicates() -> None:
     """Whatever a later stage takes for a duplicate was planted."""
     seen = set()

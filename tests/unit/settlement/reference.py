@@ -87,6 +87,7 @@ class PlainTags:
     def submit(self, name: str, tags: list[str], prior: list[str], *, pended: bool) -> tuple[str, str | None]:
         """What becomes of it, and the claim that it repeats."""
         linked = [other for tag in tags for other in self.live.get(tag, []) if other not in prior]
+        linked += [name for tag in tags if tags.count(tag) > 1]
         for tag in dict.fromkeys(tags):
             self.live.setdefault(tag, []).append(name)
         self.tags[name] = tags

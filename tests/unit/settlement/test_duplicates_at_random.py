@@ -59,9 +59,11 @@ class History:
         return [name for name, told in self.last.items() if told.outcome is outcome]
 
     def paid_twice(self) -> list[tuple[str, str]]:
-        """Pairs of settled claims under one tag, of which nobody released one knowingly and neither names the other."""
+        """Pairs of settled claims under one tag, of which nobody released one knowingly and neither names the other; and such
+        claims that have a tag twice themselves."""
         settled = [name for name in self.of(Outcome.SETTLED) if name not in self.knowing]
-        return [
+        alone = [(name, name) for name in settled if len(set(self.plain.tags[name])) < len(self.plain.tags[name])]
+        return alone + [
             (first, second)
             for i, first in enumerate(settled)
             for second in settled[i + 1 :]

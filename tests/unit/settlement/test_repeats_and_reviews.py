@@ -17,6 +17,7 @@ from claims.transaction import (
     AccumulatorScope,
     Disposition,
     Kind,
+    PricedLine,
     PriorClaim,
     ReasonClass,
     RefusalReason,
@@ -255,10 +256,45 @@ def test_a_primary_on_the_ledger_excuses_no_other_duplicate(world: LedgerWorld) 
     assert (told.outcome, told.linked) == (Outcome.PENDED, ref("one"))
 
 
-def test_two_lines_of_one_claim_under_one_tag_are_no_duplicate_of_each_other(world: LedgerWorld) -> None:
-    """Whether they are is validation's edit; the ledger compares claims."""
-    told = submit(world, "one", lines=[line(1, duplicate_tag=TAG), line(2, duplicate_tag=TAG)])
-    assert told.outcome is Outcome.SETTLED
+TWICE = (line(1, duplicate_tag=TAG), line(2, 7_000, duplicate_tag=TAG))
+
+
+def test_two_lines_of_one_claim_under_one_tag_wait_for_a_person(world: LedgerWorld) -> None:
+    """The payer's edits deny exact repeats; what they let through, or a payer without them, is not paid twice unseen."""
+    told = submit(world, "one", lines=TWICE)
+    assert (told.outcome, told.reason, told.linked) == (Outcome.PENDED, ReasonClass.DUPLICATE, ref("one"))
+    assert (told.paid_cents, told.lines) == (0, ())
+    released = claim_result(world.block(review(world, "one", RELEASE)))
+    assert (released.outcome, released.linked, released.paid_cents) == (Outcome.SETTLED, ref("one"), 17_000)
+    assert submit(world, "two", lines=[line(duplicate_tag=TAG)]).linked == ref("one")
+
+
+def test_a_claim_that_repeats_itself_and_another_names_the_other(world: LedgerWorld) -> None:
+    submit(world, "one", lines=[line(duplicate_tag=TAG)])
+    assert submit(world, "two", lines=TWICE).linked == ref("one")
+
+
+def test_a_denied_repetition_of_itself_frees_the_tag(world: LedgerWorld) -> None:
+    submit(world, "one", lines=TWICE)
+    assert claim_result(world.block(review(world, "one", DENY))).linked == ref("one")
+    assert (world.state.tags, world.state.waiting) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [(TWICE[0], replace(TWICE[1], denial_carc="18")), (line(1), line(2))],
+    ids=["the second is denied", "no tags"],
+)
+def test_lines_that_are_denied_or_have_no_tag_repeat_nothing(world: LedgerWorld, lines: Sequence[PricedLine]) -> None:
+    assert submit(world, "one", lines=lines).outcome is Outcome.SETTLED
+
+
+def test_a_secondary_that_repeats_itself_waits_also_where_its_primary_does_not(world: LedgerWorld) -> None:
+    """Coordination excuses the primary's line, once."""
+    submit(world, "one", lines=[line(duplicate_tag=TAG)])
+    prior = (PriorClaim("aurora", ref("one"), 1),)
+    told = submit(world, "two", lines=TWICE, payer="borealis", submitter="borealis", prior=prior)
+    assert (told.outcome, told.linked) == (Outcome.PENDED, ref("two"))
 
 
 # Holds and reviews.
