@@ -1,13 +1,15 @@
 """Structured logs: an event's name and key-values, as JSON lines or for a console.
 
 Only the shell logs. Identifiers, never claim contents: values that are bytes longer than an identifier or whole
-containers are cut, so that a careless call cannot write a claim into a log.
+containers are cut, so that a careless call cannot write a claim into a log. Of an error, types and places are
+written and no messages: those of Python quote the value at hand, and those of a database its parameters.
 """
 
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -47,10 +49,11 @@ def configure_logging(service: str, level: str = "info", style: str = "json") ->
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _traced,
         _bounded,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -59,7 +62,7 @@ def configure_logging(service: str, level: str = "info", style: str = "json") ->
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_first_line, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -70,6 +73,39 @@ def configure_logging(service: str, level: str = "info", style: str = "json") ->
 def get_logger(name: str) -> Any:
     """A logger whose lines carry the part's name: `log.info("claims_accepted", count=7)`."""
     return structlog.get_logger().bind(part=name)
+
+
+def trace_of(error: BaseException) -> str:
+    """Where an error was raised and what raised it before, the outermost error first, without messages."""
+    return "\ncaused by ".join(_traces(error))
+
+
+def _traces(error: BaseException) -> Iterator[str]:
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        places = "".join(traceback.format_list(traceback.extract_tb(found.__traceback__)))
+        yield f"{type(found).__module__}.{type(found).__qualname__}\n{places}".rstrip()
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+
+
+def _traced(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """In place of `exc_info`, which is an error, its triple, or true for the one that is being handled."""
+    given = event.pop("exc_info", None)
+    if given:
+        error = (
+            given if isinstance(given, BaseException) else (given if isinstance(given, tuple) else sys.exc_info())[1]
+        )
+        if error is not None:
+            event["exception"] = trace_of(error)
+    return event
+
+
+def _first_line(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Of a library's message: asyncio's go on with what the failed task held."""
+    event["event"] = str(event["event"]).partition("\n")[0]
+    return event
 
 
 def _bounded(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

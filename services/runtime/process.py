@@ -19,6 +19,7 @@ from runtime.metrics import serve_metrics
 from runtime.settings import Settings
 
 GC_THRESHOLDS: Final = (20_000, 50, 100)
+_QUOTING: Final = (LookupError, TypeError, AttributeError, ArithmeticError, UnicodeError)
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
@@ -32,9 +33,14 @@ def run_process(name: str, settings: Settings, main: Main, *, allow_uvloop: bool
         with asyncio.Runner(loop_factory=_loop_factory(wanted=settings.uvloop and allow_uvloop)) as runner:
             runner.run(_with_signals(main, settings.drain_s))
     except Exception as error:
-        log.exception("process_failed", error=str(error), type=type(error).__name__)
+        log.exception("process_failed", error=_message_of(error), type=type(error).__name__)
         sys.exit(1)
     log.info("process_ended")
+
+
+def _message_of(error: Exception) -> str:
+    """What an error says; nothing where that is the value that a mistake of ours met, which may be part of a claim."""
+    return "" if isinstance(error, _QUOTING) else str(error)
 
 
 def collect_seldom() -> None:

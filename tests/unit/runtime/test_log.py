@@ -1,6 +1,10 @@
-"""What libraries log during an outage stays readable."""
+"""What libraries log during an outage stays readable, and what an error quotes is not written."""
 
+import json
 import logging
+import subprocess
+import sys
+from typing import Any
 
 from runtime.log import MOST_MESSAGES, QUIET_S, Sparing
 
@@ -25,3 +29,50 @@ def test_what_is_remembered_is_bounded() -> None:
     sparing = Sparing(lambda: 0.0)
     assert all(sparing.filter(record(f"message {number}")) for number in range(3 * MOST_MESSAGES))
     assert len(sparing._next) <= MOST_MESSAGES
+
+
+FAILING = """
+import asyncio, logging
+from runtime.log import configure_logging, get_logger
+from runtime.process import run_process
+from runtime.settings import Settings
+
+def look_up():
+    try:
+        {}["Smith of the claim"]
+    except KeyError as error:
+        raise ValueError("no such person: Smith of the claim") from error
+
+async def main(stop):
+    log = get_logger("test")
+    for write in (log.exception, logging.getLogger("library").exception):
+        try:
+            look_up()
+        except ValueError:
+            write("failed")
+    asyncio.get_running_loop().create_task(asyncio.to_thread(look_up))
+    await asyncio.sleep(0.05)
+    {}[("Smith of the claim",)]
+
+run_process("test", Settings(metrics_port=0, log_format="json"), main)
+"""
+
+
+def test_an_error_is_logged_with_its_places_and_causes_and_not_with_what_it_quotes() -> None:
+    """By our loggers, by a library's, by asyncio for a task that nobody awaited, and where it ends the process."""
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Smith" not in done.stderr
+    lines: list[dict[str, Any]] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == [
+        "failed",
+        "failed",
+        "Task exception was never retrieved",
+        "process_failed",
+    ]
+    for line in lines[:3]:
+        first, caused = line["exception"].split("\ncaused by ")
+        assert (first.splitlines()[0], caused.splitlines()[0]) == ("builtins.ValueError", "builtins.KeyError")
+        assert "in look_up" in first
+    assert (lines[3]["type"], lines[3]["error"]) == ("KeyError", "")
+    assert "in main" in lines[3]["exception"]
