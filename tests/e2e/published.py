@@ -83,7 +83,7 @@ async def read_published(running: Running) -> Published:
     for organisation in [o.id for o in network.organisations]:
         session = running.session(organisation)
         found.steps[organisation] = await _steps(session)
-        found.copies[organisation] = [_copy(value) for value in await _values(session, SETTLEMENTS)]
+        found.copies[organisation] = [_copy(value) for value in await values_of(session, SETTLEMENTS)]
     await _blocks(running.session(), found)
     leaves = {copy.leaf for copies in found.copies.values() for copy in copies}
     regulator = running.session("meridian")
@@ -95,7 +95,7 @@ async def read_published(running: Running) -> Published:
 
 async def _steps(session: Session) -> dict[str, list[Step]]:
     steps: dict[str, list[Step]] = {}
-    for value in await _values(session, STATUS):
+    for value in await values_of(session, STATUS):
         event = events_pb2.StatusEvent.FromString(value)
         identity = f"{event.claim_ref.hex()}/{event.version}/{event.step}"
         step = Step(identity, Status(event.status).name, event.time_ms)
@@ -108,7 +108,7 @@ def _copy(value: bytes) -> Copy:
     return Copy(proof.leaf_index, proof.result, value)
 
 
-async def _values(session: Session, topic: Topic) -> list[bytes]:
+async def values_of(session: Session, topic: Topic) -> list[bytes]:
     """The committed records of an organisation's topic, opened as its own client opens them."""
     name = topic.name(session.organisation)
     keys = service_keys(session.run, session.network, session.organisation, "client")
