@@ -3,7 +3,7 @@
 No consumer group is involved: one process reads all partitions, and continues where its last transaction ended.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,20 +43,33 @@ class OffsetReader:
     def __init__(self, name: str, kafka: str, keys: TopicKeys, source: Source, *, read_committed: bool = False) -> None:
         self._name = name
         self._keys = keys
-        self._source = source
-        self._tenants = {topic.name: topic for topic in source.topics}
+        self._partitions = source.partitions
+        self._topics = {topic.name: topic for topic in source.topics}
+        self._next: dict[TopicPartition, int] = {}
+        """Where each partition continues that has been read here."""
         self._consumer = make_consumer(kafka, group=None, client_id=name, read_committed=read_committed, gather=True)
         self._log = get_logger(name)
 
     async def start(self, offsets: Mapping[Partition, int]) -> None:
         """Connects and goes to where the last transaction ended; to the beginning of what is new."""
         await self._consumer.start()
-        partitions = [TopicPartition(t.name, p) for t in self._source.topics for p in range(self._source.partitions)]
+        await self._assign(offsets)
+
+    async def widen(self, topics: Iterable[NamedTopic], offsets: Mapping[Partition, int]) -> None:
+        """Reads more topics from now on; what is read already goes on where it is."""
+        self._topics |= {topic.name: topic for topic in topics}
+        await self._assign(offsets)
+
+    async def _assign(self, offsets: Mapping[Partition, int]) -> None:
+        partitions = [TopicPartition(name, p) for name in self._topics for p in range(self._partitions)]
         self._consumer.assign(partitions)
-        known = {p: offset for p in partitions if (offset := offsets.get((p.topic, p.partition))) is not None}
-        for partition, offset in known.items():
-            self._consumer.seek(partition, offset)
-        if fresh := [p for p in partitions if p not in known]:
+        for p in partitions:
+            if p not in self._next and (offset := offsets.get((p.topic, p.partition))) is not None:
+                self._next[p] = offset
+        for p in partitions:
+            if p in self._next:
+                self._consumer.seek(p, self._next[p])
+        if fresh := [p for p in partitions if p not in self._next]:
             await self._consumer.seek_to_beginning(*fresh)
         STAGE_PARTITIONS.labels(self._name).set(len(partitions))
 
@@ -68,8 +81,9 @@ class OffsetReader:
         await self._observe_lag()
         polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=POLL_RECORDS)
         records = [record for some in polled.values() for record in some]
-        offsets = {(p.topic, p.partition): some[-1].offset + 1 for p, some in polled.items() if some}
-        return Poll(records, offsets)
+        came = {p: some[-1].offset + 1 for p, some in polled.items() if some}
+        self._next |= came
+        return Poll(records, {(p.topic, p.partition): offset for p, offset in came.items()})
 
     async def _observe_lag(self) -> None:
         """The position is behind the markers of transactions too, which the offsets in the database are not."""
@@ -82,7 +96,7 @@ class OffsetReader:
 
     def topic_of(self, record: Any) -> NamedTopic:
         """The table's topic of a record; `tenant` says whose it is."""
-        return self._tenants[record.topic]
+        return self._topics[record.topic]
 
     def open(self, record: Any) -> bytes:
         """A record's value in clear. Raises SealedValueError."""

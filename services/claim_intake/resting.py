@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-RESTS_S: Final = ((1_000, 0.5), (50, 0.25))
+RESTS_S: Final = ((3_000, 1.0), (1_000, 0.5), (50, 0.25))
 """From so many items in the last round on, so long."""
 
 

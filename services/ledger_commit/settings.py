@@ -17,7 +17,7 @@ class ReplicaSettings(Settings):
     """Whose replica this is; its certificate and keys are under orgs/<organisation> of the run directory."""
     replica_database: str = ""
     """sqlite:///path or postgresql://user@host/name of the projection; empty means SQLite in the replica's directory."""
-    replica_gather_ms: int = Field(default=150, ge=0, le=1000)
+    replica_gather_ms: int = Field(default=300, ge=0, le=1000)
     """How long a leader gathers payload at most before it proposes; less while little is ordered."""
     replica_feed: bool = True
     """Take claims from Kafka. Off, a replica orders what it is handed over gRPC and by its peers."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, delete, func, select, update
+from sqlalchemy import and_, bindparam, delete, func, literal, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake.store.accepting import chunks
@@ -67,6 +67,14 @@ class Evidence:
 class Overdue:
     claim_id: int
     attempt: int
+
+
+async def submitters_among(connection: AsyncConnection, organisations: Iterable[str]) -> list[str]:
+    """Those of the organisations that have submitted a claim here: a look into the index for each."""
+    looks = [
+        select(literal(o)).where(select(_CLAIM.c.id).where(_CLAIM.c.submitter == o).exists()) for o in organisations
+    ]
+    return list((await connection.execute(union_all(*looks))).scalars()) if looks else []
 
 
 async def load_duties(connection: AsyncConnection, keys: Iterable[tuple[bytes, int]]) -> dict[tuple[bytes, int], Duty]:

@@ -32,9 +32,9 @@ def requests(world: World, *keys: str) -> intake_pb2.SubmitClaimsRequest:
     return message
 
 
-async def submit(world: World, *keys: str) -> list[str]:
+async def submit(world: World, *keys: str, organisation: str = "clinic-a") -> list[str]:
     """Control numbers of accepted claims, in order."""
-    async with client(world, "clinic-a") as clinic:
+    async with client(world, organisation) as clinic:
         answers = [a async for a in clinic.SubmitClaims(iter([requests(world, *keys)]))]
     return [a.accepted.control_number for a in answers[0].answers]
 
