@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from claim_intake.store.accepting import chunks
 from claim_intake.store.tables import ClaimRow, EvidenceRow, OpenClaimRow, OutboxRow, table_of
+from claims.quick import quick
 from runtime.bulk import Bulk, Row, insert, upsert
 
 _CLAIM: Final = table_of(ClaimRow)
@@ -69,6 +70,9 @@ class Overdue:
     attempt: int
 
 
+_made_duty = quick(Duty)
+
+
 async def submitters_among(connection: AsyncConnection, organisations: Iterable[str]) -> list[str]:
     """Those of the organisations that have submitted a claim here: a look into the index for each."""
     looks = [
@@ -102,9 +106,10 @@ _DUTY: Final = (
 
 
 def _duty(row: Any) -> Duty:
-    return Duty(
-        row.id, bytes(row.claim_ref), row.version, row.submitter, row.payer, bytes(row.commitment),
-        row.attempt is not None, row.attempt or row.attempts or 1, row.received_ms, -1 if row.step is None else row.step,
+    number, ref, version, submitter, payer, commitment, received_ms, open_attempt, step, attempts = row
+    return _made_duty(
+        number, bytes(ref), version, submitter, payer, bytes(commitment), open_attempt is not None,
+        open_attempt or attempts or 1, received_ms, -1 if step is None else step,
     )  # fmt: skip
 
 
