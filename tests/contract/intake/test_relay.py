@@ -1,4 +1,4 @@
-"""The relay against the real broker: at least once, in the payer's topic, sealed, through its own death."""
+"""The relay against the real broker: at least once, in the payer's topic, sealed. (Its deaths: test_relay_deaths.py.)"""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from claim_intake.group_commit import GroupCommit
 from claim_intake.keyring import KeyRing
 from claim_intake.relay import Relay
 from claim_intake.store.database import Database
@@ -66,25 +65,6 @@ async def test_an_accepted_claim_reaches_the_payers_topic_and_leaves_the_outbox(
     raw = await read_all(world, NamedTopic(SUBMITTED, world.named("payer-one")), "validation")
     assert len({record.partition for record, _ in raw}) == 1  # one member, one bucket
     assert all(b"99213" not in record.value for record, _ in raw)
-
-
-async def test_a_relay_that_dies_between_sending_and_marking_sends_again(
-    kafka_world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The mark is lost, as by a kill after the broker's confirmation; the next process sends once more."""
-    world = kafka_world
-    await create_world_topics(world)
-    with monkeypatch.context() as patched:
-        patched.setattr(GroupCommit, "finish", lambda _self, _sent: None)
-        async with serving(world):
-            (number,) = await submit(world, "k")
-            assert await eventually(lambda: sent(world), [(number, 1)]) == [(number, 1)]
-    assert await outbox_rows(world) == 1
-    async with serving(world):
-        assert await eventually(lambda: sent(world), [(number, 1)] * 2) == [(number, 1)] * 2
-        assert await eventually(lambda: outbox_rows(world), 0) == 0
-    first, second = (claim for claim, _ in await submitted_claims(world))
-    assert first == second  # rebuilt from its envelope, to the byte
 
 
 async def test_claims_are_accepted_while_the_broker_is_away_and_sent_when_it_comes(
