@@ -113,12 +113,20 @@ class Codec(Generic[T]):
                 return value  # type: ignore[no-any-return]
         return self.decode_carefully(data)
 
+    def decode_first(self, data: bytes) -> Any:
+        """The first field alone, where it is a structure: who signed, before all of it is read. Raises DecodeError."""
+        return self._form.read_first(data, self._skip_head(data))
+
     def decode_carefully(self, data: bytes) -> T:
         """The same by the forms alone: slower, and it says what is wrong."""
-        if not data.startswith(self._head):
-            raise DecodeError(f"version {data[0] if data else 'missing'}, not {self._head[0]}", 0)
         value: Any
-        value, at = self._form.read(data, len(self._head))
+        value, at = self._form.read(data, self._skip_head(data))
         if at != len(data):
             raise DecodeError(f"{len(data) - at} bytes left over", at)
         return value  # type: ignore[no-any-return]
+
+    def _skip_head(self, data: bytes) -> int:
+        """Where the fields begin. Raises DecodeError for another version."""
+        if not data.startswith(self._head):
+            raise DecodeError(f"version {data[0] if data else 'missing'}, not {self._head[0]}", 0)
+        return len(self._head)

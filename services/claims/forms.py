@@ -380,6 +380,16 @@ class StructForm(Form):
             error.under(name)
             raise
 
+    def read_first(self, data: bytes, at: int) -> Any:
+        """The first field alone, where it is a structure; what follows is not looked at."""
+        name, form = self.parts[0]
+        assert isinstance(form, StructForm)
+        try:
+            return form.read(data, at)[0]
+        except DecodeError as error:
+            error.under(name)
+            raise
+
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
         values: list[Any] = []
         try:

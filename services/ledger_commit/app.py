@@ -15,7 +15,7 @@ from claims.result import ClaimResult
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.cursor import Progress, PublishingWatch
 from ledger_commit.feeder import feeders
-from ledger_commit.keys import load_keys
+from ledger_commit.keys import load_keys, verify_ed25519
 from ledger_commit.ledger import Ledger, OpaqueLedger
 from ledger_commit.node import Node
 from ledger_commit.opening import Opened, committee_of, open_disk, read_genesis
@@ -26,6 +26,7 @@ from ledger_commit.results import BLOCK_TIMES, ProvenResults
 from ledger_commit.seen import SeenRecords
 from ledger_commit.servicer import LedgerServicer
 from ledger_commit.settings import ReplicaSettings
+from ledger_commit.settlement.authenticity import forgery_of_record
 from ledger_commit.store import Projected, Projection
 from runtime.bls import Bls, backend
 from runtime.database import root_type
@@ -274,6 +275,7 @@ async def _feed_while_there(made: Assembly, kafka: str) -> None:
         await run_together(*(feeder.run() for feeder in running))
 
 
+            lambda scored: forgery_of_record(made.ledger.state, scored, verify_ed25519),
 async def _generate(node: Node, rate: int) -> None:
     """An open loop of opaque 512-byte claims at a fixed rate, as far as the lane has room."""
     due, began = 0, time.monotonic()

@@ -21,9 +21,10 @@ from google.protobuf.message import DecodeError as ProtoDecodeError
 
 from claimledger.events.v1 import events_pb2
 from claims.encoding import DecodeError
-from claims.transaction import ENTRY_SCORED_RECORD, SCORED_RECORD
+from claims.transaction import ENTRY_SCORED_RECORD, SCORED_RECORD, ScoredRecord
 from ledger_commit.lane import Lane
 from ledger_commit.seen import SeenRecords
+from ledger_commit.settlement.authenticity import Forgery
 from runtime.ack_window import AckWindow
 from runtime.dlq import dead_letter
 from runtime.kafka import SealingProducer, make_consumer
@@ -44,14 +45,24 @@ SESSION_TIMEOUT_MS: Final = 6000
 RETRY_TURN_S: Final = 1.5
 
 
-def entry_of(value: bytes) -> tuple[bytes, int]:
-    """The ledger entry in a record's clear value, and about how many claims it holds. Raises DataError."""
+Judge = Callable[[ScoredRecord], Forgery | None]
+"""Whether the payer stands behind a record, by the keys that the ledger knows. May raise DecodeError."""
+
+
+def entry_of(value: bytes, judge: Judge) -> tuple[bytes, int]:
+    """The ledger entry in a record's clear value, and about how many claims it holds. Raises DataError.
+
+    What nobody signed would be dropped by every replica; it is not ordered in the first place.
+    """
     try:
-        scored = events_pb2.ScoredRecord.FromString(value).scored_record
-        pend_bits = SCORED_RECORD.decode(scored).pend_bits
+        encoded = events_pb2.ScoredRecord.FromString(value).scored_record
+        scored = SCORED_RECORD.decode(encoded)
+        forgery = judge(scored)
     except (ProtoDecodeError, DecodeError) as error:
         raise DataError(str(error)) from error
-    return bytes((ENTRY_SCORED_RECORD,)) + scored, max(1, 8 * len(pend_bits))
+    if forgery is not None:
+        raise DataError(f"{forgery.field}: {forgery.why}", "forged")
+    return bytes((ENTRY_SCORED_RECORD,)) + encoded, max(1, 8 * len(scored.pend_bits))
 
 
 class Feeder(ConsumerRebalanceListener):
@@ -67,6 +78,7 @@ class Feeder(ConsumerRebalanceListener):
         lane: Lane,
         producer: SealingProducer,
         *,
+        judge: Judge,
         drop: bool = False,
         turn_s: Callable[[bytes], float] | None = None,
         seen: SeenRecords | None = None,
@@ -77,6 +89,7 @@ class Feeder(ConsumerRebalanceListener):
         self._keys = keys
         self._lane = lane
         self._producer = producer
+        self._judge = judge
         self._drop = drop
         self._turn_s = turn_s
         self._seen = seen
@@ -127,7 +140,8 @@ class Feeder(ConsumerRebalanceListener):
             return
         try:
             value, headers = record.value or b"", tuple(record.headers)
-            entry, claims = entry_of(self._keys.open(record.topic, record.key, self._schema, value, headers))
+            clear = self._keys.open(record.topic, record.key, self._schema, value, headers)
+            entry, claims = entry_of(clear, self._judge)
         except (DataError, SealedValueError) as error:
             await self._set_aside(record, error)
             finished()
@@ -204,6 +218,7 @@ def feeders(
     lane: Lane,
     producer: SealingProducer,
     seen: SeenRecords,
+    judge: Judge,
     *,
     drop: bool,
 ) -> list[Feeder]:
@@ -214,7 +229,7 @@ def feeders(
         first = hashlib.sha256(entry).digest()[0]
         return ((rank - first) % replicas) * RETRY_TURN_S
 
-    scored = Feeder(kafka, GROUP, SCORED, network, keys, lane, producer, drop=drop)
+    scored = Feeder(kafka, GROUP, SCORED, network, keys, lane, producer, judge=judge, drop=drop)
     group = f"ledger-retry-{organisation}"
-    retry = Feeder(kafka, group, RETRY, network, keys, lane, producer, drop=drop, turn_s=turn_s, seen=seen)
+    retry = Feeder(kafka, group, RETRY, network, keys, lane, producer, judge=judge, drop=drop, turn_s=turn_s, seen=seen)
     return [scored, retry]

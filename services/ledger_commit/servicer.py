@@ -12,12 +12,14 @@ from typing import Any, Final
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
 from claims.identifiers import claim_ref_of
-from claims.transaction import ENTRY_TRANSACTION, SIGNED_TRANSACTION
+from claims.transaction import ENTRY_TRANSACTION, SIGNED_TRANSACTION, SignedTransaction
 from ledger_commit.access import may_read, reads_all, require
 from ledger_commit.cursor import PublishingWatch
+from ledger_commit.keys import verify_ed25519
 from ledger_commit.node import Node
 from ledger_commit.publisher import Publisher
 from ledger_commit.results import ProvenResults, block_message
+from ledger_commit.settlement.authenticity import Forgery, body_of, forgery_of
 from ledger_commit.store import Projection
 from runtime.errors import (
     FailedPreconditionError,
@@ -61,8 +63,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             transaction = SIGNED_TRANSACTION.decode(request.transaction)
         except DecodeError as error:
             raise _invalid("transaction", str(error)) from error
-        if not transaction.signatures:
-            raise _invalid("transaction.signatures", "nobody signed")
+        self._must_be_signed(transaction)
         if self._node.lane.waiting_bytes > MAX_LANE_BYTES:
             raise ResourceExhaustedError("the lane is full", retry_after_ms=100)
         if self._node.replica.halted:
@@ -70,6 +71,22 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         await self._node.lane.room()
         await self._node.lane.add(bytes((ENTRY_TRANSACTION,)) + request.transaction, 1, lambda: None)
         return ledger_pb2.SubmitTransactionResponse(transaction_id=hashlib.sha256(transaction.body).digest())
+
+    def _must_be_signed(self, transaction: SignedTransaction) -> None:
+        """What nobody signed would leave nothing on the ledger; its sender hears of it here. By the keys of the last block that
+        this replica has executed. Raises InvalidArgumentError."""
+        try:
+            found = self._forgery_of(transaction)
+        except DecodeError as error:
+            raise _invalid("transaction.body", str(error)) from error
+        if found is not None:
+            raise _invalid(f"transaction.{found.field}", found.why)
+
+    def _forgery_of(self, transaction: SignedTransaction) -> Forgery | None:
+        body = body_of(transaction)
+        if isinstance(body, Forgery):
+            return body
+        return forgery_of(self._node.ledger.state, transaction, body, verify_ed25519)
 
     async def GetTransaction(
         self, request: ledger_pb2.GetTransactionRequest, context: Any

@@ -1,13 +1,14 @@
 """apply(state, block): every entry of a committed block, in order, each taking effect whole or not at all.
 
-An entry that names nobody (bytes that do not decode, a record whose signatures do not hold) leaves no result: it is counted
-and dropped. What is authentic but may not take effect is refused with a typed reason. Neither stops the block.
+An entry that names nobody (bytes that do not decode, signatures that do not hold) leaves no result: it is counted and
+dropped. What is authentic but may not take effect is refused with a typed reason, once for each reason. Neither stops the
+block.
 
-Source: settlement.md, Identity of a claim; Transactions; Results.
+Source: settlement.md, Identity of a claim; Transactions; Results; ADR 0025.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claims.encoding import DecodeError
@@ -21,18 +22,15 @@ from claims.transaction import (
     KeyUse,
     Kind,
     Record,
+    ReviewClaim,
     ScoredRecord,
     SignedTransaction,
-    record_message,
-    scoring_message,
 )
+from ledger_commit.settlement.authenticity import Forgery, Verify, body_of, forgery_of, forgery_of_record
 from ledger_commit.settlement.registry import apply_registry
 from ledger_commit.settlement.review import apply_review
 from ledger_commit.settlement.state import State
 from ledger_commit.settlement.submission import submit_claim
-
-Verify = Callable[[bytes, bytes, bytes], bool]
-"""(Ed25519 public key, message, signature) → whether it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +159,26 @@ def _record_is_authentic(block: _Block, scored: ScoredRecord, record: Record) ->
     scoring = state.key_for(prefix.organisation, scored.scoring_key_id, KeyUse.SCORING, block.height)
     if pricing is None or scoring is None:
         return False
-    digest = hashlib.sha256(scored.record).digest()
-    return block.verify(pricing.public_key, record_message(scored.record), scored.signature) and block.verify(
-        scoring.public_key, scoring_message(digest, scored.pend_bits), scored.scoring_signature
-    )
+    return forgery_of_record(state, scored, block.verify) is None
 
 
 def _apply_transaction(block: _Block, transaction: SignedTransaction) -> None:
-    identity = hashlib.sha256(transaction.body).digest()
-    if identity in block.state.transactions:
+    """Raises DecodeError for a body that is none."""
+    state, identity = block.state, hashlib.sha256(transaction.body).digest()
+    if identity in state.transactions:
         block.absorbed += 1
         return
-    if transaction.kind is Kind.REVIEW_CLAIM:
-        for outcome in apply_review(block.state, transaction, identity, block.height, block.next_index, block.verify):
-            block.add(outcome)
+    body = body_of(transaction)
+    if isinstance(body, Forgery) or forgery_of(state, transaction, body, block.verify) is not None:
+        block.dropped += 1
         return
-    block.add(apply_registry(block.state, transaction, identity, block.height, block.next_index, block.verify))
+    outcomes: Sequence[ClaimResult | TransactionResult]
+    if isinstance(body, ReviewClaim):
+        outcomes = apply_review(state, transaction, body, identity, block.height, block.next_index)
+    else:
+        outcomes = [apply_registry(state, transaction, body, identity, block.height, block.next_index)]
+    if outcomes[0].refusal and not state.refuse_once(identity, outcomes[0].refusal):
+        block.absorbed += 1
+        return
+    for outcome in outcomes:
+        block.add(outcome)

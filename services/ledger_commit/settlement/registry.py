@@ -6,15 +6,11 @@ of the incarnations. Source: settlement.md, Transactions; consensus.md §8.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from claims.result import TransactionResult
 from claims.transaction import (
-    ENROLL_MEMBER,
-    PUBLISH_PLAN,
-    REGISTER_ORGANISATION,
-    REOPEN_LANE,
     AccumulatorKind,
     AccumulatorScope,
     EnrollMember,
@@ -28,49 +24,28 @@ from claims.transaction import (
     Role,
     SignedTransaction,
     Tier,
-    operator_message,
-    transaction_message,
 )
 from ledger_commit.settlement.state import FIRST_LANE, OpenLane, State
 
-Verify = Callable[[bytes, bytes, bytes], bool]
-Body = RegisterOrganisation | PublishPlan | EnrollMember | ReopenLane
+RegistryBody = RegisterOrganisation | PublishPlan | EnrollMember | ReopenLane
 _UNSEQUENCED: Final = (Kind.REVIEW_CLAIM, Kind.REOPEN_LANE)
 _ORGANISATION: Final = re.compile(r"[a-z0-9][a-z0-9-]*")
 """As certificates and topics name organisations; the length is the encoding's."""
 
 
 def apply_registry(
-    state: State, transaction: SignedTransaction, identity: bytes, height: int, index: int, verify: Verify
+    state: State, transaction: SignedTransaction, body: RegistryBody, identity: bytes, height: int, index: int
 ) -> TransactionResult:
-    """Applies the transaction whole, or refuses it with its reason. Raises DecodeError for a body that is none."""
-    body = _decode(transaction)
-    if body is None:
-        return TransactionResult(height, index, transaction.kind, "", identity, RefusalReason.KIND_NOT_SUPPORTED)
+    """Applies an authentic transaction whole, or refuses it with its reason."""
     reason = prefix_refusal(state, body.prefix, transaction.kind, height)
     if reason is None:
-        message = _message(body, transaction.body)
-        reason = _refusal(state, body, signers(state, transaction, body.prefix, height, verify, message))
+        reason = _refusal(state, body, signers(state, transaction, height))
     if reason is None:
         _take_effect(state, body, transaction.body)
         if transaction.kind not in _UNSEQUENCED:
             state.use_sequence(body.prefix.organisation, body.prefix.key_id, body.prefix.sequence)
         state.take_effect_once(identity)
     return TransactionResult(height, index, transaction.kind, body.prefix.organisation, identity, reason or 0)
-
-
-def _decode(transaction: SignedTransaction) -> Body | None:
-    match transaction.kind:
-        case Kind.REGISTER_ORGANISATION:
-            return REGISTER_ORGANISATION.decode(transaction.body)
-        case Kind.PUBLISH_PLAN:
-            return PUBLISH_PLAN.decode(transaction.body)
-        case Kind.ENROLL_MEMBER:
-            return ENROLL_MEMBER.decode(transaction.body)
-        case Kind.REOPEN_LANE:
-            return REOPEN_LANE.decode(transaction.body)
-        case _:
-            return None
 
 
 def prefix_refusal(state: State, prefix: Prefix, kind: Kind, height: int) -> RefusalReason | None:
@@ -81,43 +56,25 @@ def prefix_refusal(state: State, prefix: Prefix, kind: Kind, height: int) -> Ref
         return RefusalReason.MALFORMED
     if prefix.expires_height and height > prefix.expires_height:
         return RefusalReason.EXPIRED
-    if prefix.organisation not in state.organisations:
-        return RefusalReason.UNKNOWN_ORGANISATION
     last = state.sequences.get((prefix.organisation, prefix.key_id), 0)
     if kind not in _UNSEQUENCED and prefix.sequence <= last:
         return RefusalReason.SEQUENCE
     return None
 
 
-def _message(body: Body, encoded: bytes) -> bytes:
-    """What the signatures are over."""
-    if isinstance(body, ReopenLane):
-        return operator_message(body.prefix.chain_id, body.epoch, encoded)
-    return transaction_message(encoded)
-
-
-def signers(
-    state: State, transaction: SignedTransaction, prefix: Prefix, height: int, verify: Verify, message: bytes
-) -> set[str] | None:
-    """The organisations that signed with a valid key.
-
-    None where any signature does not hold, or where the key that the prefix names did not sign: nobody else may use up
-    its sequence numbers or speak for it.
-    """
-    if not any((s.organisation, s.key_id) == (prefix.organisation, prefix.key_id) for s in transaction.signatures):
-        return None
+def signers(state: State, transaction: SignedTransaction, height: int) -> set[str] | None:
+    """The organisations that signed an authentic transaction; None where a key of theirs is not valid at the height."""
     found = set()
     for signed in transaction.signatures:
-        key = state.key_for(signed.organisation, signed.key_id, KeyUse.ORGANISATION, height)
-        if key is None or not verify(key.public_key, message, signed.signature):
+        if state.key_for(signed.organisation, signed.key_id, KeyUse.ORGANISATION, height) is None:
             return None
         found.add(signed.organisation)
     return found
 
 
-def _refusal(state: State, body: Body, signed: set[str] | None) -> RefusalReason | None:
+def _refusal(state: State, body: RegistryBody, signed: set[str] | None) -> RefusalReason | None:
     if signed is None:
-        return RefusalReason.BAD_SIGNATURE
+        return RefusalReason.KEY_NOT_VALID
     if isinstance(body, RegisterOrganisation):
         return _registration_refusal(state, body, signed)
     if isinstance(body, PublishPlan):
@@ -184,7 +141,7 @@ def _enrollment_refusal(state: State, body: EnrollMember, signed: Iterable[str])
 
 
 def _reopening_refusal(state: State, body: ReopenLane) -> RefusalReason | None:
-    """The organisation of the prefix has signed (`signers`), and speaks for its own replica alone."""
+    """The organisation of the prefix has signed, and speaks for its own replica alone."""
     if body.prefix.organisation not in state.governance:
         return RefusalReason.NOT_AUTHORISED
     if body.epoch != state.epoch:
@@ -197,7 +154,7 @@ def _reopening_refusal(state: State, body: ReopenLane) -> RefusalReason | None:
     return None
 
 
-def _take_effect(state: State, body: Body, encoded: bytes) -> None:
+def _take_effect(state: State, body: RegistryBody, encoded: bytes) -> None:
     if isinstance(body, RegisterOrganisation):
         state.register(body)
     elif isinstance(body, PublishPlan):

@@ -4,18 +4,15 @@ A release adjudicates the claim as of now; a denial takes every line off. Yields
 it took effect, the claim's next result.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from claims.result import ClaimResult, TransactionResult
 from claims.transaction import (
-    REVIEW_CLAIM,
     Disposition,
     RefusalReason,
     ReviewClaim,
     ReviewDecision,
     SignedTransaction,
-    transaction_message,
 )
 from ledger_commit.settlement.registry import prefix_refusal, signers
 from ledger_commit.settlement.state import ClaimEntry, State
@@ -25,19 +22,18 @@ from ledger_commit.settlement.submission import deny_whole, settle
 def apply_review(
     state: State,
     transaction: SignedTransaction,
+    review: ReviewClaim,
     identity: bytes,
     height: int,
     index: int,
-    verify: Callable[[bytes, bytes, bytes], bool],
 ) -> list[ClaimResult | TransactionResult]:
-    """One or two results. Raises DecodeError for a body that is none."""
-    review = REVIEW_CLAIM.decode(transaction.body)
+    """One or two results of a transaction that is authentic."""
     organisation = review.prefix.organisation
     entry = state.claims_of_payer.get((organisation, review.claim_ref, review.version))
     reason = prefix_refusal(state, review.prefix, transaction.kind, height)
     if reason is None:
-        signed = signers(state, transaction, review.prefix, height, verify, transaction_message(transaction.body))
-        reason = RefusalReason.BAD_SIGNATURE if signed is None else _refusal(review, entry)
+        signed = signers(state, transaction, height)
+        reason = RefusalReason.KEY_NOT_VALID if signed is None else _refusal(review, entry)
     told = TransactionResult(height, index, transaction.kind, organisation, identity, reason or 0)
     if reason is not None or entry is None:
         return [told]
@@ -46,7 +42,7 @@ def apply_review(
 
 
 def _refusal(review: ReviewClaim, entry: ClaimEntry | None) -> RefusalReason | None:
-    """`entry` is the claim under the payer that the review's prefix names, whose key has signed (`signers`)."""
+    """`entry` is the claim under the payer that the review's prefix names, whose key has signed."""
     if entry is None:
         return RefusalReason.UNKNOWN_CLAIM
     if entry.pending is None:

@@ -67,6 +67,9 @@ class State:
         self.chain_id = chain_id
         self.governance = governance
         """The organisations whose two thirds govern: those that run replicas."""
+        """Those that took effect, by id."""
+        self.refused: set[tuple[bytes, int]] = set()
+        """Transaction and reason. Not written to the root by itself: it follows from the results."""
         self.epoch = 0
         """The founding committee's, as long as there is no other."""
         self.lanes: dict[str, OpenLane] = {}
@@ -128,6 +131,14 @@ class State:
     def use_sequence(self, organisation: str, key_id: int, sequence: int) -> None:
         self.sequences[organisation, key_id] = sequence
         self.write(b"s", organisation.encode() + key_id.to_bytes(2, "big"), sequence.to_bytes(8, "big"))
+
+    def refuse_once(self, transaction_id: bytes, reason: int) -> bool:
+        """Whether the transaction has not been refused for this reason before; from now on it has."""
+        refusal = (transaction_id, reason)
+        if refusal in self.refused:
+            return False
+        self.refused.add(refusal)
+        return True
 
     def open_lane(self, organisation: str, opened: OpenLane) -> None:
         """Closes the incarnation before."""

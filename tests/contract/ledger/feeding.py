@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ledger_commit.consensus.messages import BATCH, BatchRef
 from ledger_commit.feeder import Feeder
 from ledger_commit.lane import Lane
 from ledger_commit.seen import SeenRecords
+from ledger_commit.settlement.authenticity import forgery_of_record
 from runtime.kafka import SealingProducer, create_topics, make_producer
 from runtime.network import Network, Organisation
 from runtime.stage import Out
@@ -28,7 +30,7 @@ from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, NamedTopic, Topic
 from tests.contract.ledger.publishing import PATIENCE_S, ended, keys_in, own
 from tests.fixtures.kafka import now_ms
-from tests.fixtures.ledger_world import CHAIN_ID, LedgerWorld, claim, line, scored_entry
+from tests.fixtures.ledger_world import CHAIN_ID, LedgerWorld, claim, line, scored_entry, verify
 
 PAYER = "aurora"
 PARTITIONS = 2
@@ -112,9 +114,9 @@ class Feeding:
 
     def feed(self, member: Member, topic: Topic, group: str = "shared", **changes: Any) -> Feeder:
         """Starts a feeder of the member; on `retry` with the turn that `turn_s` gives."""
-        feeder = Feeder(
-            self.kafka, f"{self.prefix}.{group}", topic, NETWORK, self.keys, member.lane, self.producer, **changes
-        )
+        name = f"{self.prefix}.{group}"
+        judge = partial(forgery_of_record, self.world.state, verify=verify)
+        feeder = Feeder(self.kafka, name, topic, NETWORK, self.keys, member.lane, self.producer, judge=judge, **changes)
         member.running.append(asyncio.create_task(feeder.run()))
         return feeder
 

@@ -4,11 +4,13 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claims.result import Outcome
+from claims.transaction import SCORED_RECORD
 from ledger_commit import feeder, lane
 from runtime.dlq import list_dead_letters
 from runtime.stage import Out
@@ -70,7 +72,8 @@ async def test_a_record_ordered_before_an_earlier_one_is_not_acknowledged_alone(
 async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream_goes_on(
     feeding: Feeding, path: str
 ) -> None:
-    """Not sealed, empty, sealed for another topic, no protobuf inside, no record inside that."""
+    """Not sealed, empty, sealed for another topic, no protobuf inside, no record inside that, a record that the scorer did not
+    sign so."""
     topic = feeding.scored if path == "scored" else feeding.retry
     other = feeding.retry if path == "scored" else feeding.scored
     name, sent = topic.name(PAYER), entries(2)
@@ -83,12 +86,13 @@ async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream
     await bare.send_and_wait(name, moved, key=b"key", partition=0, headers=headers)
     for value in (b"\xff\xff", b"\x0a\x03abc"):
         await feeding.producer.send_all([Out(name, b"key", value, topic.schema, "event", 0)], now_ms())
-    await feeding.send(topic, sent[1:], 0)
+    scored = SCORED_RECORD.decode(sent[1][1:])
+    await feeding.send(topic, [sent[1][:1] + SCORED_RECORD.encode(replace(scored, pend_bits=b"\x01")), *sent[1:]], 0)
     member = feeding.member()
     feeding.feed(member, topic, turn_s=None if path == "scored" else lambda _: 0.05)
     await eventually(lambda: member.taken, sent)
     member.order()
-    await feeding.until_acknowledged(topic, [7, 0])
+    await feeding.until_acknowledged(topic, [8, 0])
     letters = await list_dead_letters(feeding.kafka, feeding.keys, [name])
     assert [(letter.offset, letter.type) for letter in letters] == [
         (1, "no-key-id"),
@@ -96,6 +100,7 @@ async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream
         (3, "unknown-key"),
         (4, "undecodable"),
         (5, "undecodable"),
+        (6, "forged"),
     ]
 
 

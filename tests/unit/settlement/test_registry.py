@@ -46,7 +46,7 @@ from tests.fixtures.ledger_world import (
     scored_entry,
     signed_entry,
 )
-from tests.unit.settlement.unchanged import refused
+from tests.unit.settlement.unchanged import dropped, nothing_changes, refused
 
 GOVERNORS = ("aurora", "borealis", "cygnus")
 DEDUCTIBLE, OUT_OF_POCKET, LIMIT = (
@@ -223,14 +223,14 @@ def signature(body: bytes, organisation: str, key_id: int = ORGANISATION_KEY, si
     ],
     ids=["another's hand", "a key of another use", "an organisation that is none"],
 )
-def test_one_signature_that_does_not_hold_refuses_the_transaction(
+def test_one_signature_that_does_not_hold_makes_the_transaction_nobodys(
     world: LedgerWorld, second: tuple[str, int, str]
 ) -> None:
-    """Also where the others would have sufficed: nobody may be made to look as if they had agreed."""
+    """Also where the others would have sufficed: nobody may be made to look as if they had agreed. However often it comes."""
     members = (Enrollment(ref("zoe"), ref("family"), DAY - 1, DAY + 1),)
     body = ENROLL_MEMBER.encode(EnrollMember(world.prefix(Kind.ENROLL_MEMBER), "gold", 2026, members))
     entry = signed(Kind.ENROLL_MEMBER, body, [signature(body, "aurora"), signature(body, *second)])
-    assert refused(world, entry) is RefusalReason.BAD_SIGNATURE
+    assert [dropped(world, entry) for _ in range(3)] == [True] * 3
 
 
 @pytest.mark.parametrize(("start", "end", "holds"), [(0, 0, True), (99, 0, False), (0, 3, False), (4, 4, True)])
@@ -252,13 +252,39 @@ def test_a_key_signs_at_the_heights_for_which_it_was_registered(
     )
     (outcome,) = world.block(entry).outcomes
     assert world.state.height == 4
-    assert outcome.refusal == (0 if holds else RefusalReason.BAD_SIGNATURE)
+    assert outcome.refusal == (0 if holds else RefusalReason.KEY_NOT_VALID)
 
 
-def test_a_kind_that_is_no_transaction_is_refused_by_name(world: LedgerWorld) -> None:
+@pytest.mark.parametrize("kind", [Kind.RECORD, Kind.ENROLL_MEMBER])
+def test_a_body_that_is_none_of_its_kind_names_nobody(world: LedgerWorld, kind: Kind) -> None:
     """A record travels with its own signatures, never as a transaction."""
     body = b"whatever"
-    assert refused(world, signed(Kind.RECORD, body, [])) is RefusalReason.KIND_NOT_SUPPORTED
+    assert dropped(world, signed(kind, body, [signature(body, "aurora")]))
+
+
+def test_a_refusal_is_told_once_for_each_reason(world: LedgerWorld) -> None:
+    """Else whoever sends the same bytes again and again makes the ledger grow; what may be told anew is a new reason."""
+    prefix = replace(world.prefix(Kind.ENROLL_MEMBER), expires_height=6)
+    early = enrollment(world, prefix=prefix, plan="silver")
+    assert refused(world, early) is RefusalReason.UNKNOWN_PLAN
+    leaves = len(world.state.results)
+    with nothing_changes(world):
+        again = world.block(early, early)
+    assert (again.absorbed, again.outcomes, again.results_size) == (2, (), leaves)
+    world.block(plan(world, plan="lead"))
+    world.block()
+    assert refused(world, early) is RefusalReason.EXPIRED
+    assert world.block(early).absorbed == 1
+
+
+def test_a_transaction_that_came_too_early_takes_effect_when_it_comes_again(world: LedgerWorld) -> None:
+    early = enrollment(
+        world, plan="silver", prefix=world.prefix(Kind.ENROLL_MEMBER, "borealis"), signed_by=("borealis",)
+    )
+    assert refused(world, early) is RefusalReason.UNKNOWN_PLAN
+    world.block(plan(world, plan="silver"))
+    assert world.block(early).outcomes[0].refusal == 0
+    assert ("silver", 2026, ref("zoe")) in world.state.members
 
 
 def test_a_refused_transaction_does_not_stop_the_block(world: LedgerWorld) -> None:

@@ -1,4 +1,4 @@
-"""Says that a block changed nothing of the state but its height and the log of results."""
+"""Says that a block changed nothing of the state but its height, the log of results, and what has been refused."""
 
 import copy
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from claims.transaction import RefusalReason
 from ledger_commit.settlement import Execution, State
 from tests.fixtures.ledger_world import LedgerWorld
 
-_MAY_MOVE = {"height", "results"}
+_MAY_MOVE = {"height", "results", "refused"}
 
 
 def contents(state: State) -> dict[str, Any]:
@@ -38,3 +38,12 @@ def reason_of(executed: Execution, leaves: int) -> RefusalReason:
     assert executed.results_size == leaves + 1
     (outcome,) = executed.outcomes
     return RefusalReason(outcome.refusal)
+
+
+def dropped(world: LedgerWorld, entry: bytes) -> bool:
+    """Whether a block with only this entry counted it as nobody's: no result, no leaf, nothing changed."""
+    leaves, forgotten = len(world.state.results), set(world.state.refused)
+    with nothing_changes(world):
+        executed = world.block(entry)
+    assert (executed.results_size, world.state.refused) == (leaves, forgotten)
+    return (executed.dropped, executed.outcomes) == (1, ())
