@@ -31,6 +31,7 @@ from runtime.kafka import SealingProducer, make_consumer
 from runtime.log import get_logger
 from runtime.metrics import DEAD_LETTERS
 from runtime.network import Network
+from runtime.process import run_together
 from runtime.stage import DataError
 from runtime.topic_keys import SealedValueError, TopicKeys
 from runtime.topics import RETRY, SCORED, Topic
@@ -100,20 +101,21 @@ class Feeder(ConsumerRebalanceListener):
         self._log = get_logger("feeder").bind(topic=topic.suffix)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until taking or acknowledging fails: one that only takes would be full after a while, and silent."""
         self._consumer.subscribe(self._topics, listener=self)
-        committing = asyncio.ensure_future(self._commit_now_and_then())
         try:
             await self._consumer.start()
-            while True:
-                await self._room()
-                polled = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-                await self._take_all([record for records in polled.values() for record in records])
+            await run_together(self._take_forever(), self._commit_now_and_then())
         finally:
-            committing.cancel()
             for task in self._waiting:
                 task.cancel()
             await self._consumer.stop()
+
+    async def _take_forever(self) -> None:
+        while True:
+            await self._room()
+            polled = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+            await self._take_all([record for records in polled.values() for record in records])
 
     async def _room(self) -> None:
         """Returns when there is room for another poll, here and in the lane."""

@@ -26,7 +26,6 @@ SETTLE_S = 0.3
 @pytest.fixture
 async def feeding(kafka_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feeding]:
     monkeypatch.setattr(feeder, "COMMIT_INTERVAL_S", 0.05)
-    monkeypatch.setattr(feeder, "SESSION_TIMEOUT_MS", 2000)
     async with opened(kafka_address, tmp_path, f"t{secrets.token_hex(4)}") as made:
         yield made
 
@@ -158,7 +157,7 @@ async def test_unacknowledged_claims_of_a_partition_go_with_it_to_another_member
     results += feeding.execute(second.order())
     async with asyncio.timeout(PATIENCE_S):
         while await feeding.acknowledged(feeding.scored) != [3, 3]:
-            results += feeding.execute(first.order())
+            results += feeding.execute([*first.order(), *second.order()])  # a member that was frozen takes all again
             await asyncio.sleep(0.05)
     assert Counter(result.outcome for result in results) == {Outcome.SETTLED: 6}
 
@@ -211,3 +210,21 @@ async def test_no_more_is_taken_than_may_be_unordered_at_once(
             assert len(member.taken) < 28
             await asyncio.sleep(0.05)
     assert sorted(ordered) == sorted(sent)
+
+
+async def test_an_acknowledgement_that_fails_by_a_mistake_of_ours_ends_the_feeder(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would take until it is full and never acknowledge again, and nobody would hear of it."""
+
+    async def mistaken(_: object) -> None:
+        raise ArithmeticError("a mistake of ours")
+
+    member = feeding.member()
+    made = feeding.feed(member, feeding.scored)
+    monkeypatch.setattr(made._consumer, "commit", mistaken)
+    await feeding.send(feeding.scored, entries(1))
+    await eventually(lambda: len(member.taken), 1)
+    member.order()
+    with pytest.raises(ArithmeticError):
+        await asyncio.wait_for(member.running.pop(), PATIENCE_S)
