@@ -17,17 +17,11 @@ from claim_intake.__main__ import main
 from runtime.kafka import SealingProducer
 from runtime.topics import SUBMITTED
 
-accept, finish, send_all = group_commit.accept, group_commit.finish, SealingProducer.send_all
+send_all = SealingProducer.send_all
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-async def die_before_the_commit(*arguments: Any) -> Any:
-    """The claims and their outbox rows are written and not committed."""
-    await accept(*arguments)
-    die()
 
 
 async def die_before_the_send(*_: Any) -> None:
@@ -47,23 +41,14 @@ async def die_before_the_mark(producer: Any, outs: Any, time_ms: int) -> None:
     die()
 
 
-async def die_within_the_mark(connection: Any, sent: Any) -> None:
-    """The rows are deleted, and the deletion is not committed."""
-    await finish(connection, sent)
-    if sent:
-        die()
-
-
-POINTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "before the commit": (group_commit, "accept", die_before_the_commit),
-    "before the send": (SealingProducer, "send_all", die_before_the_send),
-    "in the middle of a flush": (SealingProducer, "send_all", die_in_the_middle_of_a_flush),
-    "before the mark": (SealingProducer, "send_all", die_before_the_mark),
-    "within the mark": (group_commit, "finish", die_within_the_mark),
+POINTS: dict[str, Callable[..., Any]] = {
+    "before the send": die_before_the_send,
+    "in the middle of a flush": die_in_the_middle_of_a_flush,
+    "before the mark": die_before_the_mark,
 }
 
 if __name__ == "__main__":
     patch = pytest.MonkeyPatch()
     patch.setattr(batching, "MAX_CLAIMS", 2)
-    patch.setattr(*POINTS[sys.argv[1]])
+    patch.setattr(SealingProducer, "send_all", POINTS[sys.argv[1]])
     main(["serve"])
