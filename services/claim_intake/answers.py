@@ -40,7 +40,7 @@ def error_of(refusal: list[Finding] | Decision | OutboxFullError) -> RpcError:
     first = refusal[0]
     more = f" and {len(refusal) - 1} more" if len(refusal) > 1 else ""
     return InvalidArgumentError(
-        f"{first.path}: {first.message}{more}", violations=[Violation(f.path, f.message) for f in refusal]
+        f"{first.path}: {first.message}{more}", violations=[Violation(f.path, f.message, f.rule) for f in refusal]
     )
 
 
@@ -57,7 +57,10 @@ def failed(error: RpcError) -> intake_pb2.ClaimAnswer:
         error=intake_pb2.ClaimError(
             code=code_of(error).value[0],
             message=error.message,
-            violations=[intake_pb2.FieldViolation(field=v.field, description=v.description) for v in error.violations],
+            violations=[
+                intake_pb2.FieldViolation(field=v.field, description=v.description, rule=v.rule)
+                for v in error.violations
+            ],
             retry_after_ms=error.retry_after_ms or 0,
         )
     )

@@ -18,7 +18,7 @@ from claim_intake.store.accepting import Candidate, Decision
 from claim_intake.store.database import Database
 from claim_intake.store.reading import events_after, find, page
 from claim_intake.tail import EventTail
-from claim_intake.wire import Findings, unknown_fields
+from claim_intake.wire import NO_CONTROL_NUMBER, Findings, unknown_fields
 from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from claims.finding import Finding
 from claims.identifiers import claim_ref_of
@@ -138,7 +138,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         _refuse_unknown(request)
         size = _page_size(request.page_size)
         after = position("claims", request.page_token, "page_token")
-        statuses = [_status(value, i) for i, value in enumerate(request.statuses)]
+        statuses = _statuses(request.statuses)
         async with self._reading() as connection:
             views, following = await page(connection, caller.organisation, after, size, statuses)
         return intake_pb2.ListClaimsResponse(
@@ -211,9 +211,8 @@ def _claim_ref(control_number: str) -> bytes:
     try:
         return claim_ref_of(control_number)
     except ValueError:
-        message = "is no claim control number: 26 characters A–Z, 2–7"
         raise InvalidArgumentError(
-            f"control_number {message}", violations=[Violation("control_number", message)]
+            f"control_number {NO_CONTROL_NUMBER}", violations=[Violation("control_number", NO_CONTROL_NUMBER)]
         ) from None
 
 
@@ -222,6 +221,13 @@ def _page_size(asked: int) -> int:
         return asked or DEFAULT_PAGE
     message = f"{asked} where 0 to {MAX_PAGE} are allowed"
     raise InvalidArgumentError(f"page_size: {message}", violations=[Violation("page_size", message)])
+
+
+def _statuses(asked: Sequence[int]) -> list[Status]:
+    if len(asked) > len(Status):
+        message = f"{len(asked)} where at most {len(Status)} are allowed"
+        raise InvalidArgumentError(f"statuses: {message}", violations=[Violation("statuses", message)])
+    return [_status(value, i) for i, value in enumerate(asked)]
 
 
 def _status(value: int, index: int) -> Status:

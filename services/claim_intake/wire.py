@@ -1,7 +1,9 @@
 """Protobuf ⇄ domain at the public edge, with one located finding for each bad field.
 
-Intake judges form only: what must be there, how long, how large, which characters. What a claim means (check digits,
-sums, pointers, coverage) is judged by validation, which answers with codes that a submitter's system understands.
+Intake judges form only: what must be there, how long, how large, which characters, what belongs to which kind of claim. What
+a claim means (check digits, sums, pointers, order of days, coverage) is judged by validation, which answers with codes that a
+submitter's system understands. A finding names the field, the rule and what would be right; it never repeats a text or a day,
+since these are a person's.
 Unknown fields are refused by number: a client that sets what only the system may set has made a mistake that silence
 would hide.
 
@@ -11,11 +13,10 @@ Source: claim.proto (bounds in its comments); architecture.md, Names; security.m
 import datetime
 import unicodedata
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from claimledger.claims.v1 import claim_pb2
 from claims.claim import (
@@ -38,6 +39,7 @@ from claims.claim import (
 from claims.finding import Finding, Severity
 from claims.identifiers import claim_ref_of, day_of
 from claims.quick import quick
+from runtime import unknown_fields as unknown
 
 E = TypeVar("E")
 
@@ -48,6 +50,10 @@ MAX_ATTACHMENT_BYTES: Final = 2**32 - 1
 MAX_VERSION: Final = 2**16 - 1
 FIRST_YEAR: Final = 1900
 LAST_YEAR: Final = 2100
+CONTROL_NUMBER_LENGTH: Final = 26
+NO_CONTROL_NUMBER: Final = "is no claim control number: 26 characters A–Z, 2–7"
+_HAS_PLACE: Final = frozenset({ClaimKind.PROFESSIONAL, ClaimKind.DENTAL})
+_HAS_REVENUE: Final = frozenset({ClaimKind.INSTITUTIONAL})
 _KINDS: Final = {int(kind): kind for kind in ClaimKind}
 _FREQUENCIES: Final = {int(frequency): frequency for frequency in Frequency}
 _SEQUENCES: Final = {int(sequence): sequence for sequence in PayerSequence}
@@ -73,11 +79,12 @@ def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Find
     """The domain claim of a message, or every finding that keeps it from being one. Unknown fields are not looked for:
     that is done once, from the request on."""
     out = Findings()
+    header = _header(message.header, f"{path}.header", out)
     claim = _make_claim(
-        _header(message.header, f"{path}.header", out),
+        header,
         _parties(message.parties, f"{path}.parties", out),
         _diagnoses(message.diagnoses, f"{path}.diagnoses", out),
-        _lines(message.lines, f"{path}.lines", out),
+        _lines(message.lines, header.kind, f"{path}.lines", out),
         _other_payers(message.other_payers, f"{path}.other_payers", out),
         _attachments(message.attachments, f"{path}.attachments", out),
     )
@@ -86,62 +93,52 @@ def claim_of(message: claim_pb2.Claim, path: str = "claim") -> Claim | list[Find
 
 def unknown_fields(message: Message, path: str, out: Findings, *, deep: bool = True) -> None:
     """A finding for each field that the schema does not have, here and, where `deep`, in every message below."""
-    if deep and not _has_unknown(message):
-        return
-    unknown: Any = UnknownFieldSet(message)
-    for index in range(len(unknown)):
-        description = f"field number {unknown[index].field_number} is not one of {message.DESCRIPTOR.name}'s"
-        out.add("intake.unknown_field", path or "request", description)
-    if not deep:
-        return
-    for name, repeated in _message_fields(message.DESCRIPTOR):
-        if not repeated:
-            if message.HasField(name):
-                unknown_fields(getattr(message, name), f"{path}.{name}" if path else name, out)
-            continue
-        items = getattr(message, name)
-        if len(items) > MAX_LINES:
-            continue  # refused for its length, with a finding of its own
-        for index, item in enumerate(items):
-            unknown_fields(item, f"{path}.{name}[{index}]", out)
-
-
-def _has_unknown(message: Message) -> bool:
-    """Whether anything is lost without them; most messages have none, and looking into each part of them takes long."""
-    known = type(message)()
-    known.CopyFrom(message)
-    known.DiscardUnknownFields()
-    return known.ByteSize() != message.ByteSize()
-
-
-@cache
-def _message_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
-    """The fields of a message type that hold messages: name, and whether repeated."""
-    return tuple((f.name, bool(f.is_repeated)) for f in descriptor.fields if f.message_type is not None)
+    for place, description in unknown.unknown_fields(message, path, deep=deep):
+        out.add("intake.unknown_field", place, description)
 
 
 def _header(message: claim_pb2.Header, path: str, out: Findings) -> Header:
+    kind = _one_of(_KINDS, message.kind, path, "kind", out)
+    frequency = _one_of(_FREQUENCIES, message.frequency, path, "frequency", out)
     return _make_header(
-        _one_of(_KINDS, message.kind, path, "kind", out),
-        _one_of(_FREQUENCIES, message.frequency, path, "frequency", out),
+        kind,
+        frequency,
         _one_of(_SEQUENCES, message.sequence, path, "sequence", out),
         _whole(message.total_charge_cents, 0, MAX_AMOUNT_CENTS, path, "total_charge_cents", out),
         _text(message.patient_control_number, 1, 38, path, "patient_control_number", out),
-        _text(message.place_of_service, 0, 2, path, "place_of_service", out),
-        _text(message.payer, 1, 32, path, "payer", out),
-        _text(message.plan, 1, 32, path, "plan", out),
-        _text(message.currency, 3, 3, path, "currency", out),
+        _of_kind(message.place_of_service, 2, kind, _HAS_PLACE, path, "place_of_service", out),
+        _id(message.payer, path, "payer", out),
+        _id(message.plan, path, "plan", out),
+        _currency(message.currency, path, out),
         _text(message.authorization, 0, 50, path, "authorization", out),
-        _control_number(message.original_control_number, path, "original_control_number", out),
+        _original(message.original_control_number, frequency, path, out),
     )
 
 
+def _original(value: str, frequency: Frequency, path: str, out: Findings) -> bytes | None:
+    """REF*F8: what a replacement or a void is of; an original is of nothing."""
+    name = "original_control_number"
+    if (not value) is (frequency is Frequency.ORIGINAL):
+        return _control_number(value, path, name, out) if value else None
+    reason = "belongs to frequency 7 or 8" if value else f"is missing: frequency {frequency.value} names what it is of"
+    out.add("intake.original", f"{path}.{name}", reason)
+    return None
+
+
+def _currency(value: str, path: str, out: Findings) -> str:
+    if len(value) == 3 and value.isascii() and value.isalpha() and value.isupper():
+        return value
+    out.add("intake.currency", f"{path}.currency", "three capital letters of ISO 4217 are due")
+    return ""
+
+
 def _parties(message: claim_pb2.Parties, path: str, out: Findings) -> Parties:
+    taxonomy, rendering = message.billing_taxonomy, message.rendering_npi
     return _make_parties(
         _patient(message.patient, f"{path}.patient", out),
-        _text(message.billing_npi, 1, 10, path, "billing_npi", out),
-        _text(message.billing_taxonomy, 0, 10, path, "billing_taxonomy", out),
-        _text(message.rendering_npi, 0, 10, path, "rendering_npi", out),
+        _digits(message.billing_npi, 10, path, "billing_npi", out),
+        _text(taxonomy, 10, 10, path, "billing_taxonomy", out) if taxonomy else "",
+        _digits(rendering, 10, path, "rendering_npi", out) if rendering else "",
     )
 
 
@@ -165,27 +162,30 @@ def _diagnosis(code: str, path: str, out: Findings) -> Diagnosis:
     """One spelling for a code: upper case, without the dot."""
     if len(code) > 3 and code[3] == ".":
         code = code[:3] + code[4:]
-    return _make_diagnosis(_text(code.upper() if code.isascii() else code, 1, 8, path, "code", out))
+    return _make_diagnosis(_text(code.upper() if code.isascii() else code, 3, 7, path, "code", out))
 
 
-def _lines(messages: Sequence[claim_pb2.ServiceLine], path: str, out: Findings) -> tuple[ServiceLine, ...]:
+def _lines(
+    messages: Sequence[claim_pb2.ServiceLine], kind: ClaimKind, path: str, out: Findings
+) -> tuple[ServiceLine, ...]:
     if not _count(messages, 1, MAX_LINES, path, out):
         return ()
-    lines = tuple([_line(m, f"{path}[{i}]", out) for i, m in enumerate(messages)])
+    lines = tuple([_line(m, kind, f"{path}[{i}]", out) for i, m in enumerate(messages)])
     if len({line.number for line in lines}) < len(lines):
-        _repeated_numbers(lines, path, out)
+        _repeated_numbers(messages, path, out)
     return lines
 
 
-def _repeated_numbers(lines: tuple[ServiceLine, ...], path: str, out: Findings) -> None:
+def _repeated_numbers(messages: Sequence[claim_pb2.ServiceLine], path: str, out: Findings) -> None:
+    """As they were sent: one out of range has a finding already, and repeats nothing."""
     seen: set[int] = set()
-    for index, line in enumerate(lines):
+    for index, line in enumerate(messages):
         if line.number in seen:
             out.add("intake.unique", f"{path}[{index}].number", f"line number {line.number} stands twice")
         seen.add(line.number)
 
 
-def _line(message: claim_pb2.ServiceLine, path: str, out: Findings) -> ServiceLine:
+def _line(message: claim_pb2.ServiceLine, kind: ClaimKind, path: str, out: Findings) -> ServiceLine:
     first = _day(getattr(message, "from"), path, "from", out)
     return _make_service_line(
         _whole(message.number, 1, MAX_LINES, path, "number", out),
@@ -193,12 +193,19 @@ def _line(message: claim_pb2.ServiceLine, path: str, out: Findings) -> ServiceLi
         _whole(message.charge_cents, 0, MAX_AMOUNT_CENTS, path, "charge_cents", out),
         first,
         _day(message.through, path, "through", out) if message.HasField("through") else first,
-        _text(message.procedure, 1, 5, path, "procedure", out),
+        _text(message.procedure, 5, 5, path, "procedure", out),
         _modifiers(message.modifiers, f"{path}.modifiers", out),
         _pointers(message.diagnosis_pointers, f"{path}.diagnosis_pointers", out),
-        _text(message.revenue_code, 0, 4, path, "revenue_code", out),
-        _text(message.tooth, 0, 2, path, "tooth", out),
+        _of_kind(message.revenue_code, 4, kind, _HAS_REVENUE, path, "revenue_code", out),
+        _tooth(message.tooth, kind, path, out) if message.tooth else "",
     )
+
+
+def _tooth(value: str, kind: ClaimKind, path: str, out: Findings) -> str:
+    if kind is ClaimKind.DENTAL:
+        return _text(value, 1, 2, path, "tooth", out)
+    out.add("intake.kind", f"{path}.tooth", f"stands on dental lines only, not on a {kind.name.lower()} claim")
+    return ""
 
 
 def _modifiers(values: Sequence[str], path: str, out: Findings) -> tuple[str, ...]:
@@ -226,11 +233,12 @@ def _other_payer(message: claim_pb2.OtherPayer, path: str, out: Findings) -> Oth
             _whole(cents, 0, MAX_AMOUNT_CENTS, f"{path}.line_paid_cents", f"[{i}]", out)
             for i, cents in enumerate(message.line_paid_cents)
         )
+    least, most = (1, MAX_VERSION) if message.control_number else (0, 0)
     return OtherPayer(
-        _text(message.payer, 1, 32, path, "payer", out),
+        _id(message.payer, path, "payer", out),
         _one_of(_SEQUENCES, message.sequence, path, "sequence", out),
-        _control_number(message.control_number, path, "control_number", out),
-        _whole(message.version, 0, MAX_VERSION, path, "version", out),
+        _control_number(message.control_number, path, "control_number", out) if message.control_number else None,
+        _whole(message.version, least, most, path, "version", out),
         paid,
     )
 
@@ -271,6 +279,33 @@ def _whole(value: int, least: int, most: int, path: str, name: str, out: Finding
     return least
 
 
+def _digits(value: str, count: int, path: str, name: str, out: Findings) -> str:
+    """`value` where it is so many digits."""
+    if len(value) == count and value.isascii() and value.isdigit():
+        return value
+    out.add("intake.digits", f"{path}.{name}", f"{count} digits are due" if value else "is missing")
+    return ""
+
+
+def _of_kind(
+    value: str, count: int, kind: ClaimKind, kinds: frozenset[ClaimKind], path: str, name: str, out: Findings
+) -> str:
+    """So many digits on a claim of these kinds, and nothing on another one."""
+    if kind in kinds:
+        return _digits(value, count, path, name, out)
+    if value:
+        out.add("intake.kind", f"{path}.{name}", f"has no place on a {kind.name.lower()} claim")
+    return ""
+
+
+def _id(value: str, path: str, name: str, out: Findings) -> str:
+    """An id of 1 to 32 bytes of printable ASCII."""
+    if value.isascii():
+        return _text(value, 1, 32, path, name, out)
+    out.add("intake.characters", f"{path}.{name}", "an id is of ASCII")
+    return ""
+
+
 def _text(value: str, least: int, most: int, path: str, name: str, out: Findings) -> str:
     """`value` where it is printable NFC text of `least` to `most` bytes."""
     if value.isascii() and value.isprintable() and least <= len(value) <= most:
@@ -300,8 +335,7 @@ def _day(message: claim_pb2.Day, path: str, name: str, out: Findings) -> int:
     if day is not None:
         return day
     missing = not (message.year or message.month or message.day)
-    shown = f"{message.year}-{message.month}-{message.day}"
-    reason = "is missing" if missing else f"{shown} is no day of the years {FIRST_YEAR} to {LAST_YEAR}"
+    reason = "is missing" if missing else f"is no day of the calendar in the years {FIRST_YEAR} to {LAST_YEAR}"
     out.add("intake.day", f"{path}.{name}", reason)
     return 0
 
@@ -318,10 +352,11 @@ def _day_number(year: int, month: int, day: int) -> int | None:
 
 
 def _control_number(value: str, path: str, name: str, out: Findings) -> bytes | None:
-    if not value:
-        return None
+    """Without blanks around it, which are forgiven only to who asks for a claim by hand."""
     try:
-        return claim_ref_of(value)
+        if len(value) == CONTROL_NUMBER_LENGTH:
+            return claim_ref_of(value)
     except ValueError:
-        out.add("intake.control_number", f"{path}.{name}", "is no claim control number: 26 characters A–Z, 2–7")
-        return None
+        pass
+    out.add("intake.control_number", f"{path}.{name}", NO_CONTROL_NUMBER)
+    return None

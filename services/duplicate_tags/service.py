@@ -7,6 +7,7 @@ from typing import Any, Final
 from claimledger.tags.v1 import tags_pb2, tags_pb2_grpc
 from runtime.errors import InvalidArgumentError, PermissionDeniedError, Violation
 from runtime.identity import Role, identity_of
+from runtime.unknown_fields import refuse_unknown_fields
 
 MAX_ELEMENTS: Final = 2000
 ELEMENT_BYTES: Final = 32
@@ -29,6 +30,7 @@ class TagServicer(tags_pb2_grpc.DuplicateTagServiceServicer):
         caller = identity_of(context)
         if caller.role is not Role.SERVICE:
             raise PermissionDeniedError(f"role {caller.role} may not ask for tags")
+        refuse_unknown_fields(request)
         if not 1 <= len(request.elements) <= MAX_ELEMENTS:
             raise _invalid("elements", f"{len(request.elements)} elements, 1 to {MAX_ELEMENTS} are allowed")
         for position, element in enumerate(request.elements):

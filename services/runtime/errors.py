@@ -18,10 +18,11 @@ ERROR_DOMAIN: Final = "claimledger"
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong and where: `field` is a path like `claims[3].lines[0].charge_cents`."""
+    """What is wrong and where: `field` is a path like `claims[3].lines[0].charge_cents`, `rule` an id like `intake.range`."""
 
     field: str
     description: str
+    rule: str = ""
 
 
 class RpcError(Exception):
@@ -117,6 +118,16 @@ def code_of(error: RpcError) -> grpc.StatusCode:
     return next((CODES[c] for c in type(error).__mro__ if c in CODES), grpc.StatusCode.INTERNAL)
 
 
+def _reason_of(rule: str) -> str:
+    """`intake.unknown_field` in the form that google.rpc asks of a reason: INTAKE_UNKNOWN_FIELD."""
+    return rule.replace(".", "_").upper()
+
+
+def _rule_of(reason: str) -> str:
+    """And back: a rule's first word is whose it is."""
+    return reason.lower().replace("_", ".", 1)
+
+
 def status_of(error: RpcError) -> status_pb2.Status:
     """The rich status of an error."""
     status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
@@ -127,7 +138,9 @@ def status_of(error: RpcError) -> status_pb2.Status:
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=v.field, description=v.description, reason=_reason_of(v.rule)
+                    )
                     for v in error.violations
                 ]
             )
@@ -163,7 +176,7 @@ def read_error(error: grpc.aio.AioRpcError) -> RemoteError:
         if detail.Unpack(info):
             reason = info.reason
         elif detail.Unpack(bad):
-            violations = [Violation(v.field, v.description) for v in bad.field_violations]
+            violations = [Violation(v.field, v.description, _rule_of(v.reason)) for v in bad.field_violations]
         elif detail.Unpack(again):
             retry = again.retry_delay.ToMilliseconds()
     return RemoteError(error.code().name, error.details() or "", reason, tuple(violations), retry)

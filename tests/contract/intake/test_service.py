@@ -90,7 +90,7 @@ async def test_a_bad_claim_is_answered_with_each_field(served: World) -> None:
         key = read_error(await failure(clinic.SubmitClaim(submit(""))))
         await clinic.SubmitClaim(submit())
     assert (unknown.code, [v.field for v in unknown.violations]) == ("INVALID_ARGUMENT", ["claim.header.payer"])
-    assert [v.field for v in key.violations] == ["client_key"]
+    assert [(v.field, v.rule) for v in key.violations] == [("client_key", "intake.client_key")]
     assert error.code == "INVALID_ARGUMENT"
     assert error.violations
 
@@ -142,7 +142,8 @@ async def test_a_stream_answers_each_claim_and_acknowledges_cumulatively(served:
     assert [(a.sequence, a.acked_sequence, len(a.answers)) for a in answers] == [(1, 1, 3), (2, 2, 1), (3, 3, 40)]
     first = answers[0].answers
     assert first[0].WhichOneof("answer") == "accepted"
-    assert (first[1].error.code, first[1].error.violations[0].field) == (3, "claim.lines[0].units")
+    (violation,) = first[1].error.violations
+    assert (first[1].error.code, violation.field, violation.rule) == (3, "claim.lines[0].units", "intake.range")
     assert first[2].error.code == 6
     assert len(page.claims) == 42
 
@@ -215,9 +216,11 @@ async def test_pages_follow_one_another_without_gap_or_repeat(served: World) -> 
         assert not (await clinic.ListClaims(pended)).claims
         bad = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(page_token="bogus")))
         large = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(page_size=501)))
+        await clinic.ListClaims(intake_pb2.ListClaimsRequest(page_size=500, statuses=range(1, 12)))
+        many = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(statuses=[1] * 12)))
     assert seen == accepted
     assert not empty.claims
-    assert bad.code() is large.code() is Code.INVALID_ARGUMENT
+    assert bad.code() is large.code() is many.code() is Code.INVALID_ARGUMENT
 
 
 async def test_tracking_resumes_after_a_cursor_and_goes_on_as_events_come(served: World) -> None:

@@ -98,8 +98,10 @@ Global___Sex: _TypeAlias = Sex  # noqa: Y015
 @_typing.final
 class Claim(_message.Message):
     """A health-insurance claim as a submitter gives it. Money is integer cents of the ledger's one currency, days are
-    calendar days without a zone. Bounds are enforced at intake; a violation names the field's path. Only what the
-    submitter may say is here: status, score and references are the system's and have no field.
+    calendar days without a zone. Text is printable Unicode in normal form C; lengths are in bytes of UTF-8. Bounds are
+    enforced at intake; a violation names the field's path. What is marked "edit" is judged by the payer's validation
+    instead, which returns or denies with adjustment codes. Only what the submitter may say is here: status, score and
+    references are the system's and have no field.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -128,7 +130,7 @@ class Claim(_message.Message):
 
     @_builtins.property
     def other_payers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OtherPayer]:
-        """0 to 2, each payer before this one in the order of benefits."""
+        """0 to 2. Edit money.other-payer: each before this payer in the order of benefits, no two at one place."""
 
     @_builtins.property
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attachment]:
@@ -204,21 +206,23 @@ class Header(_message.Message):
     sequence: Global___PayerSequence.ValueType
     """Required."""
     total_charge_cents: _builtins.int
-    """Cents, 0 to 10^11; equals the sum of the lines' charges."""
+    """Cents, 0 to 10^11. Edit money.total: the sum of the lines' charges."""
     patient_control_number: _builtins.str
     """CLM01, 1 to 38 bytes; the submitter's own number."""
     place_of_service: _builtins.str
-    """Two digits (professional and dental) or empty (institutional)."""
+    """Two digits on professional and dental claims, empty on institutional ones."""
     payer: _builtins.str
-    """Organisation id of the payer that this claim is for, 1 to 32 bytes of ASCII."""
+    """Organisation id of the payer that this claim is for, 1 to 32 bytes of ASCII; a payer of this network."""
     plan: _builtins.str
-    """Plan id, 1 to 32 bytes of ASCII."""
+    """Plan id, 1 to 32 bytes of ASCII. Edit plan.unknown: one of the payer's."""
     currency: _builtins.str
-    """ISO 4217, three letters: the ledger's currency."""
+    """ISO 4217, three capital letters. Edit money.currency: the ledger's currency."""
     authorization: _builtins.str
     """Prior authorisation number, at most 50 bytes; empty when none."""
     original_control_number: _builtins.str
-    """Claim control number (26 characters of base32) of the claim that this one replaces or voids; else empty."""
+    """Claim control number (26 characters of base32) of the claim that this one replaces or voids: required with
+    frequency 7 and 8, empty with 1.
+    """
     def __init__(
         self,
         *,
@@ -251,11 +255,13 @@ class Parties(_message.Message):
     BILLING_TAXONOMY_FIELD_NUMBER: _builtins.int
     RENDERING_NPI_FIELD_NUMBER: _builtins.int
     billing_npi: _builtins.str
-    """10 digits with a valid check digit."""
+    """10 digits. Edit npi.billing: with a valid check digit."""
     billing_taxonomy: _builtins.str
-    """Provider taxonomy, 10 characters, or empty."""
+    """Provider taxonomy, 10 characters, or empty. Edit taxonomy.form: the last an X."""
     rendering_npi: _builtins.str
-    """NPI of who rendered the service; empty when the billing provider did."""
+    """10 digits: NPI of who rendered the service; empty when the billing provider did. Edit npi.rendering: with a valid
+    check digit.
+    """
     @_builtins.property
     def patient(self) -> Global___Patient:
         """Required."""
@@ -320,7 +326,9 @@ class Diagnosis(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """ICD-10-CM, 3 to 7 characters, with or without the dot."""
+    """ICD-10-CM, 3 to 7 characters, with or without the dot, which does not count. Edits diagnosis.form and
+    diagnosis.leaf: a billable code.
+    """
     def __init__(
         self,
         *,
@@ -355,22 +363,22 @@ class ServiceLine(_message.Message):
     charge_cents: _builtins.int
     """Cents for all units together, 0 to 10^11."""
     procedure: _builtins.str
-    """HCPCS level II or CPT form, 5 characters."""
+    """5 characters. Edit procedure.form: HCPCS level II or CPT form."""
     revenue_code: _builtins.str
-    """4 digits on institutional lines, else empty."""
+    """4 digits on institutional claims, else empty."""
     tooth: _builtins.str
-    """Tooth number on dental lines, else empty."""
+    """Tooth number, 1 or 2 bytes, or empty; on dental claims only."""
     @_builtins.property
     def through(self) -> Global___Day:
-        """Not before from; absent means the same day."""
+        """Absent means the same day. Edit date.order: not before from. Edit date.future: not after the day of receipt."""
 
     @_builtins.property
     def modifiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """0 to 4, two characters each."""
+        """0 to 4, two characters each. Edit modifier.form: letters and digits, none twice."""
 
     @_builtins.property
     def diagnosis_pointers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """1 to 4 positions in diagnoses, counted from 1."""
+        """1 to 4, each 1 to 12: positions in diagnoses. Edit pointer.missing: of diagnoses that are there, none twice."""
 
     def __init__(
         self,
@@ -411,10 +419,12 @@ class OtherPayer(_message.Message):
     control_number: _builtins.str
     """Claim control number of its claim on this ledger, or empty."""
     version: _builtins.int
-    """Version of that claim; 0 where there is no control number."""
+    """Version of that claim, 1 to 65,535; 0 where there is no control number."""
     @_builtins.property
     def line_paid_cents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Cents paid for each line, in line order; 0 to 10^11."""
+        """0 to 50 amounts in cents, 0 to 10^11 each. Edit money.other-payer: one for each line, in line order, none above its
+        charge.
+        """
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from claimledger.intake.v1 import intake_pb2 as claimledger_dot_intake_dot_v1_dot_intake__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"claimledger/events/v1/events.proto\x12\x15\x63laimledger.events.v1\x1a\"claimledger/intake/v1/intake.proto\"G\n\x0eSubmittedBatch\x12\x35\n\x06\x63laims\x18\x01 \x03(\x0b\x32%.claimledger.events.v1.SubmittedClaim\"M\n\x0eSubmittedClaim\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pted_time_ms\x18\x03 \x01(\x03\"f\n\x0fValidatedRecord\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x30\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32!.claimledger.events.v1.ClaimFacts\"\xe4\x01\n\nClaimFacts\x12\x13\n\x0b\x62illing_npi\x18\x01 \x01(\t\x12\x15\n\rrendering_npi\x18\x02 \x01(\t\x12\x13\n\x0bservice_day\x18\x03 \x01(\x05\x12/\n\x05lines\x18\x04 \x03(\x0b\x32 .claimledger.events.v1.LineFacts\x12\x19\n\x11\x65xcluded_provider\x18\x05 \x01(\x08\x12\x1e\n\x16same_service_elsewhere\x18\x06 \x03(\r\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pted_time_ms\x18\x08 \x01(\x03\"w\n\tLineFacts\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x11\n\tprocedure\x18\x02 \x01(\t\x12\x11\n\tmodifiers\x18\x03 \x03(\t\x12\r\n\x05units\x18\x04 \x01(\r\x12\x14\n\x0c\x63harge_cents\x18\x05 \x01(\x03\x12\x0f\n\x07minutes\x18\x06 \x01(\r\"E\n\rRejectedClaim\x12\x11\n\trejection\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\r\"%\n\x0cScoredRecord\x12\x15\n\rscored_record\x18\x01 \x01(\x0c\"A\n\x0bStatusBatch\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".claimledger.events.v1.StatusEvent\"\xc5\x01\n\x0bStatusEvent\x12\x11\n\tclaim_ref\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x06status\x18\x03 \x01(\x0e\x32\".claimledger.intake.v1.ClaimStatus\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x11\n\tsubmitter\x18\x06 \x01(\t\x12\r\n\x05payer\x18\x07 \x01(\t\x12\r\n\x05payee\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"claimledger/events/v1/events.proto\x12\x15\x63laimledger.events.v1\x1a\"claimledger/intake/v1/intake.proto\"G\n\x0eSubmittedBatch\x12\x35\n\x06\x63laims\x18\x01 \x03(\x0b\x32%.claimledger.events.v1.SubmittedClaim\"M\n\x0eSubmittedClaim\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pted_time_ms\x18\x03 \x01(\x03\"\xa0\x01\n\x0fValidatedRecord\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x30\n\x05\x66\x61\x63ts\x18\x03 \x03(\x0b\x32!.claimledger.events.v1.ClaimFacts\x12\x38\n\tpassed_on\x18\x04 \x01(\x0b\x32%.claimledger.events.v1.SubmittedBatch\"\x9e\x02\n\nClaimFacts\x12\x13\n\x0b\x62illing_npi\x18\x01 \x01(\t\x12\x15\n\rrendering_npi\x18\x02 \x01(\t\x12\x13\n\x0bservice_day\x18\x03 \x01(\x05\x12/\n\x05lines\x18\x04 \x03(\x0b\x32 .claimledger.events.v1.LineFacts\x12\x19\n\x11\x65xcluded_provider\x18\x05 \x01(\x08\x12\x1e\n\x16same_service_elsewhere\x18\x06 \x03(\r\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pted_time_ms\x18\x08 \x01(\x03\x12\x38\n\tpassed_on\x18\t \x01(\x0b\x32%.claimledger.events.v1.SubmittedClaim\"w\n\tLineFacts\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x11\n\tprocedure\x18\x02 \x01(\t\x12\x11\n\tmodifiers\x18\x03 \x03(\t\x12\r\n\x05units\x18\x04 \x01(\r\x12\x14\n\x0c\x63harge_cents\x18\x05 \x01(\x03\x12\x0f\n\x07minutes\x18\x06 \x01(\r\"E\n\rRejectedClaim\x12\x11\n\trejection\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x0e\n\x06key_id\x18\x03 \x01(\r\"%\n\x0cScoredRecord\x12\x15\n\rscored_record\x18\x01 \x01(\x0c\"A\n\x0bStatusBatch\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".claimledger.events.v1.StatusEvent\"\xc5\x01\n\x0bStatusEvent\x12\x11\n\tclaim_ref\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x06status\x18\x03 \x01(\x0e\x32\".claimledger.intake.v1.ClaimStatus\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x11\n\tsubmitter\x18\x06 \x01(\t\x12\r\n\x05payer\x18\x07 \x01(\t\x12\r\n\x05payee\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITTEDBATCH']._serialized_end=168
   _globals['_SUBMITTEDCLAIM']._serialized_start=170
   _globals['_SUBMITTEDCLAIM']._serialized_end=247
-  _globals['_VALIDATEDRECORD']._serialized_start=249
-  _globals['_VALIDATEDRECORD']._serialized_end=351
-  _globals['_CLAIMFACTS']._serialized_start=354
-  _globals['_CLAIMFACTS']._serialized_end=582
-  _globals['_LINEFACTS']._serialized_start=584
-  _globals['_LINEFACTS']._serialized_end=703
-  _globals['_REJECTEDCLAIM']._serialized_start=705
-  _globals['_REJECTEDCLAIM']._serialized_end=774
-  _globals['_SCOREDRECORD']._serialized_start=776
-  _globals['_SCOREDRECORD']._serialized_end=813
-  _globals['_STATUSBATCH']._serialized_start=815
-  _globals['_STATUSBATCH']._serialized_end=880
-  _globals['_STATUSEVENT']._serialized_start=883
-  _globals['_STATUSEVENT']._serialized_end=1080
+  _globals['_VALIDATEDRECORD']._serialized_start=250
+  _globals['_VALIDATEDRECORD']._serialized_end=410
+  _globals['_CLAIMFACTS']._serialized_start=413
+  _globals['_CLAIMFACTS']._serialized_end=699
+  _globals['_LINEFACTS']._serialized_start=701
+  _globals['_LINEFACTS']._serialized_end=820
+  _globals['_REJECTEDCLAIM']._serialized_start=822
+  _globals['_REJECTEDCLAIM']._serialized_end=891
+  _globals['_SCOREDRECORD']._serialized_start=893
+  _globals['_SCOREDRECORD']._serialized_end=930
+  _globals['_STATUSBATCH']._serialized_start=932
+  _globals['_STATUSBATCH']._serialized_end=997
+  _globals['_STATUSEVENT']._serialized_start=1000
+  _globals['_STATUSEVENT']._serialized_end=1197
 # @@protoc_insertion_point(module_scope)

@@ -55,7 +55,7 @@ class SubmittedClaim(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ACCEPTED_TIME_MS_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bytes
-    """Fixed encoding of AcceptedClaim (docs/ENCODING.md): reference, version, submitter, received day, salt, claim."""
+    """Fixed encoding of AcceptedClaim (docs/ENCODING.md): the canonical claim with what intake fixed once and for all."""
     attempt: _builtins.int
     """1 for the first emission, more where intake sent an overdue claim again."""
     accepted_time_ms: _builtins.int
@@ -84,6 +84,7 @@ class ValidatedRecord(_message.Message):
     RECORD_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
+    PASSED_ON_FIELD_NUMBER: _builtins.int
     record: _builtins.bytes
     """Fixed encoding of Record."""
     signature: _builtins.bytes
@@ -92,16 +93,23 @@ class ValidatedRecord(_message.Message):
     def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClaimFacts]:
         """One for each claim of the record, in its order. They end at fraud scoring."""
 
+    @_builtins.property
+    def passed_on(self) -> Global___SubmittedBatch:
+        """What the record that the claims came in held beside them and validation does not know, as it came; absent where
+        nothing. It ends at fraud scoring.
+        """
+
     def __init__(
         self,
         *,
         record: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         facts: _abc.Iterable[Global___ClaimFacts] | None = ...,
+        passed_on: Global___SubmittedBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["passed_on", b"passed_on"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "record", b"record", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "passed_on", b"passed_on", "record", b"record", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,14 +127,15 @@ class ClaimFacts(_message.Message):
     SAME_SERVICE_ELSEWHERE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ACCEPTED_TIME_MS_FIELD_NUMBER: _builtins.int
+    PASSED_ON_FIELD_NUMBER: _builtins.int
     billing_npi: _builtins.str
     """10 digits."""
     rendering_npi: _builtins.str
-    """10 digits; empty where the billing provider rendered the service."""
+    """10 digits: who rendered the service; the billing provider where the claim names nobody else."""
     service_day: _builtins.int
-    """Days since 1970-01-01."""
+    """The first day of service of the claim, in days since 1970-01-01."""
     excluded_provider: _builtins.bool
-    """The provider is on the exclusion list on the day of service."""
+    """The billing or the rendering provider was on the payer's exclusion list on the last day of service of some line."""
     attempt: _builtins.int
     """As in SubmittedClaim, from 1."""
     accepted_time_ms: _builtins.int
@@ -137,7 +146,11 @@ class ClaimFacts(_message.Message):
 
     @_builtins.property
     def same_service_elsewhere(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Another provider billed the same service for this member on this day: line numbers."""
+        """Numbers of the lines whose service another provider billed for this member on the line's first day."""
+
+    @_builtins.property
+    def passed_on(self) -> Global___SubmittedClaim:
+        """What came beside the claim and validation does not know, as it came; absent where nothing."""
 
     def __init__(
         self,
@@ -150,10 +163,11 @@ class ClaimFacts(_message.Message):
         same_service_elsewhere: _abc.Iterable[_builtins.int] | None = ...,
         attempt: _builtins.int = ...,
         accepted_time_ms: _builtins.int = ...,
+        passed_on: Global___SubmittedClaim | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["passed_on", b"passed_on"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_time_ms", b"accepted_time_ms", "attempt", b"attempt", "billing_npi", b"billing_npi", "excluded_provider", b"excluded_provider", "lines", b"lines", "rendering_npi", b"rendering_npi", "same_service_elsewhere", b"same_service_elsewhere", "service_day", b"service_day"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_time_ms", b"accepted_time_ms", "attempt", b"attempt", "billing_npi", b"billing_npi", "excluded_provider", b"excluded_provider", "lines", b"lines", "passed_on", b"passed_on", "rendering_npi", b"rendering_npi", "same_service_elsewhere", b"same_service_elsewhere", "service_day", b"service_day"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,9 +190,9 @@ class LineFacts(_message.Message):
     units: _builtins.int
     """1 to 9,999."""
     charge_cents: _builtins.int
-    """Cents."""
+    """Cents for all units together."""
     minutes: _builtins.int
-    """Typical minutes of work of the procedure; 0 where unknown."""
+    """Typical minutes of work for one unit of the procedure; 0 where unknown."""
     @_builtins.property
     def modifiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """0 to 4, two characters each."""
@@ -233,7 +247,7 @@ Global___RejectedClaim: _TypeAlias = RejectedClaim  # noqa: Y015
 
 @_typing.final
 class ScoredRecord(_message.Message):
-    """p.<payer>.claims.scored and p.<payer>.claims.retry: exactly what the ledger will hold."""
+    """p.<payer>.claims.scored and p.<payer>.claims.retry: exactly what the ledger orders, where both signatures hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

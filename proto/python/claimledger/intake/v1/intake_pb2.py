@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from claimledger.claims.v1 import claim_pb2 as claimledger_dot_claims_dot_v1_dot_claim__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"claimledger/intake/v1/intake.proto\x12\x15\x63laimledger.intake.v1\x1a!claimledger/claims/v1/claim.proto\"U\n\x12SubmitClaimRequest\x12\x12\n\nclient_key\x18\x01 \x01(\t\x12+\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1c.claimledger.claims.v1.Claim\"H\n\x13SubmitClaimResponse\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.claimledger.intake.v1.Accepted\"P\n\x08\x41\x63\x63\x65pted\x12\x16\n\x0e\x63ontrol_number\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x1b\n\x13repeated_submission\x18\x03 \x01(\x08\"b\n\x13SubmitClaimsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x39\n\x06\x63laims\x18\x02 \x03(\x0b\x32).claimledger.intake.v1.SubmitClaimRequest\"u\n\x14SubmitClaimsResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x33\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\".claimledger.intake.v1.ClaimAnswer\"\x80\x01\n\x0b\x43laimAnswer\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.claimledger.intake.v1.AcceptedH\x00\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32!.claimledger.intake.v1.ClaimErrorH\x00\x42\x08\n\x06\x61nswer\"~\n\nClaimError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x39\n\nviolations\x18\x03 \x03(\x0b\x32%.claimledger.intake.v1.FieldViolation\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x99\x02\n\tClaimView\x12\x16\n\x0e\x63ontrol_number\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x06status\x18\x03 \x01(\x0e\x32\".claimledger.intake.v1.ClaimStatus\x12\x11\n\tsubmitter\x18\x04 \x01(\t\x12\r\n\x05payer\x18\x05 \x01(\t\x12\r\n\x05payee\x18\x06 \x01(\t\x12\x18\n\x10received_time_ms\x18\x07 \x01(\x03\x12\x16\n\x0estatus_time_ms\x18\x08 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\x12\x10\n\x08verified\x18\x0b \x01(\x08\x12\x18\n\x10settlement_proof\x18\x0c \x01(\x0c\")\n\x0fGetClaimRequest\x12\x16\n\x0e\x63ontrol_number\x18\x01 \x01(\t\"C\n\x10GetClaimResponse\x12/\n\x05\x63laim\x18\x01 \x01(\x0b\x32 .claimledger.intake.v1.ClaimView\"p\n\x11ListClaimsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x34\n\x08statuses\x18\x03 \x03(\x0e\x32\".claimledger.intake.v1.ClaimStatus\"_\n\x12ListClaimsResponse\x12\x30\n\x06\x63laims\x18\x01 \x03(\x0b\x32 .claimledger.intake.v1.ClaimView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x12TrackClaimsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontrol_number\x18\x02 \x01(\t\"\xb5\x01\n\x13TrackClaimsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontrol_number\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\".claimledger.intake.v1.ClaimStatus\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\x0c*\xcc\x02\n\x0b\x43laimStatus\x12\x1c\n\x18\x43LAIM_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LAIM_STATUS_RECEIVED\x10\x01\x12\x19\n\x15\x43LAIM_STATUS_REJECTED\x10\x02\x12\x1a\n\x16\x43LAIM_STATUS_VALIDATED\x10\x03\x12\x17\n\x13\x43LAIM_STATUS_SCORED\x10\x04\x12\x18\n\x14\x43LAIM_STATUS_ORDERED\x10\x05\x12\x18\n\x14\x43LAIM_STATUS_SETTLED\x10\x06\x12\x17\n\x13\x43LAIM_STATUS_DENIED\x10\x07\x12\x17\n\x13\x43LAIM_STATUS_PENDED\x10\x08\x12\x18\n\x14\x43LAIM_STATUS_REFUSED\x10\t\x12\x19\n\x15\x43LAIM_STATUS_REVERSED\x10\n\x12\x19\n\x15\x43LAIM_STATUS_REPLACED\x10\x0b\x32\x8a\x04\n\rIntakeService\x12\x64\n\x0bSubmitClaim\x12).claimledger.intake.v1.SubmitClaimRequest\x1a*.claimledger.intake.v1.SubmitClaimResponse\x12k\n\x0cSubmitClaims\x12*.claimledger.intake.v1.SubmitClaimsRequest\x1a+.claimledger.intake.v1.SubmitClaimsResponse(\x01\x30\x01\x12[\n\x08GetClaim\x12&.claimledger.intake.v1.GetClaimRequest\x1a\'.claimledger.intake.v1.GetClaimResponse\x12\x61\n\nListClaims\x12(.claimledger.intake.v1.ListClaimsRequest\x1a).claimledger.intake.v1.ListClaimsResponse\x12\x66\n\x0bTrackClaims\x12).claimledger.intake.v1.TrackClaimsRequest\x1a*.claimledger.intake.v1.TrackClaimsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"claimledger/intake/v1/intake.proto\x12\x15\x63laimledger.intake.v1\x1a!claimledger/claims/v1/claim.proto\"U\n\x12SubmitClaimRequest\x12\x12\n\nclient_key\x18\x01 \x01(\t\x12+\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1c.claimledger.claims.v1.Claim\"H\n\x13SubmitClaimResponse\x12\x31\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.claimledger.intake.v1.Accepted\"P\n\x08\x41\x63\x63\x65pted\x12\x16\n\x0e\x63ontrol_number\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x1b\n\x13repeated_submission\x18\x03 \x01(\x08\"b\n\x13SubmitClaimsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x39\n\x06\x63laims\x18\x02 \x03(\x0b\x32).claimledger.intake.v1.SubmitClaimRequest\"u\n\x14SubmitClaimsResponse\x12\x16\n\x0e\x61\x63ked_sequence\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x33\n\x07\x61nswers\x18\x03 \x03(\x0b\x32\".claimledger.intake.v1.ClaimAnswer\"\x80\x01\n\x0b\x43laimAnswer\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.claimledger.intake.v1.AcceptedH\x00\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32!.claimledger.intake.v1.ClaimErrorH\x00\x42\x08\n\x06\x61nswer\"~\n\nClaimError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x39\n\nviolations\x18\x03 \x03(\x0b\x32%.claimledger.intake.v1.FieldViolation\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\r\"B\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\"\x99\x02\n\tClaimView\x12\x16\n\x0e\x63ontrol_number\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x06status\x18\x03 \x01(\x0e\x32\".claimledger.intake.v1.ClaimStatus\x12\x11\n\tsubmitter\x18\x04 \x01(\t\x12\r\n\x05payer\x18\x05 \x01(\t\x12\r\n\x05payee\x18\x06 \x01(\t\x12\x18\n\x10received_time_ms\x18\x07 \x01(\x03\x12\x16\n\x0estatus_time_ms\x18\x08 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\x12\x10\n\x08verified\x18\x0b \x01(\x08\x12\x18\n\x10settlement_proof\x18\x0c \x01(\x0c\")\n\x0fGetClaimRequest\x12\x16\n\x0e\x63ontrol_number\x18\x01 \x01(\t\"C\n\x10GetClaimResponse\x12/\n\x05\x63laim\x18\x01 \x01(\x0b\x32 .claimledger.intake.v1.ClaimView\"p\n\x11ListClaimsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x34\n\x08statuses\x18\x03 \x03(\x0e\x32\".claimledger.intake.v1.ClaimStatus\"_\n\x12ListClaimsResponse\x12\x30\n\x06\x63laims\x18\x01 \x03(\x0b\x32 .claimledger.intake.v1.ClaimView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x12TrackClaimsRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontrol_number\x18\x02 \x01(\t\"\xb5\x01\n\x13TrackClaimsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontrol_number\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\".claimledger.intake.v1.ClaimStatus\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\x0c*\xcc\x02\n\x0b\x43laimStatus\x12\x1c\n\x18\x43LAIM_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43LAIM_STATUS_RECEIVED\x10\x01\x12\x19\n\x15\x43LAIM_STATUS_REJECTED\x10\x02\x12\x1a\n\x16\x43LAIM_STATUS_VALIDATED\x10\x03\x12\x17\n\x13\x43LAIM_STATUS_SCORED\x10\x04\x12\x18\n\x14\x43LAIM_STATUS_ORDERED\x10\x05\x12\x18\n\x14\x43LAIM_STATUS_SETTLED\x10\x06\x12\x17\n\x13\x43LAIM_STATUS_DENIED\x10\x07\x12\x17\n\x13\x43LAIM_STATUS_PENDED\x10\x08\x12\x18\n\x14\x43LAIM_STATUS_REFUSED\x10\t\x12\x19\n\x15\x43LAIM_STATUS_REVERSED\x10\n\x12\x19\n\x15\x43LAIM_STATUS_REPLACED\x10\x0b\x32\x8a\x04\n\rIntakeService\x12\x64\n\x0bSubmitClaim\x12).claimledger.intake.v1.SubmitClaimRequest\x1a*.claimledger.intake.v1.SubmitClaimResponse\x12k\n\x0cSubmitClaims\x12*.claimledger.intake.v1.SubmitClaimsRequest\x1a+.claimledger.intake.v1.SubmitClaimsResponse(\x01\x30\x01\x12[\n\x08GetClaim\x12&.claimledger.intake.v1.GetClaimRequest\x1a\'.claimledger.intake.v1.GetClaimResponse\x12\x61\n\nListClaims\x12(.claimledger.intake.v1.ListClaimsRequest\x1a).claimledger.intake.v1.ListClaimsResponse\x12\x66\n\x0bTrackClaims\x12).claimledger.intake.v1.TrackClaimsRequest\x1a*.claimledger.intake.v1.TrackClaimsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'claimledger.intake.v1.intake_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLAIMSTATUS']._serialized_start=1725
-  _globals['_CLAIMSTATUS']._serialized_end=2057
+  _globals['_CLAIMSTATUS']._serialized_start=1739
+  _globals['_CLAIMSTATUS']._serialized_end=2071
   _globals['_SUBMITCLAIMREQUEST']._serialized_start=96
   _globals['_SUBMITCLAIMREQUEST']._serialized_end=181
   _globals['_SUBMITCLAIMRESPONSE']._serialized_start=183
@@ -49,21 +49,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLAIMERROR']._serialized_start=689
   _globals['_CLAIMERROR']._serialized_end=815
   _globals['_FIELDVIOLATION']._serialized_start=817
-  _globals['_FIELDVIOLATION']._serialized_end=869
-  _globals['_CLAIMVIEW']._serialized_start=872
-  _globals['_CLAIMVIEW']._serialized_end=1153
-  _globals['_GETCLAIMREQUEST']._serialized_start=1155
-  _globals['_GETCLAIMREQUEST']._serialized_end=1196
-  _globals['_GETCLAIMRESPONSE']._serialized_start=1198
-  _globals['_GETCLAIMRESPONSE']._serialized_end=1265
-  _globals['_LISTCLAIMSREQUEST']._serialized_start=1267
-  _globals['_LISTCLAIMSREQUEST']._serialized_end=1379
-  _globals['_LISTCLAIMSRESPONSE']._serialized_start=1381
-  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1476
-  _globals['_TRACKCLAIMSREQUEST']._serialized_start=1478
-  _globals['_TRACKCLAIMSREQUEST']._serialized_end=1538
-  _globals['_TRACKCLAIMSRESPONSE']._serialized_start=1541
-  _globals['_TRACKCLAIMSRESPONSE']._serialized_end=1722
-  _globals['_INTAKESERVICE']._serialized_start=2060
-  _globals['_INTAKESERVICE']._serialized_end=2582
+  _globals['_FIELDVIOLATION']._serialized_end=883
+  _globals['_CLAIMVIEW']._serialized_start=886
+  _globals['_CLAIMVIEW']._serialized_end=1167
+  _globals['_GETCLAIMREQUEST']._serialized_start=1169
+  _globals['_GETCLAIMREQUEST']._serialized_end=1210
+  _globals['_GETCLAIMRESPONSE']._serialized_start=1212
+  _globals['_GETCLAIMRESPONSE']._serialized_end=1279
+  _globals['_LISTCLAIMSREQUEST']._serialized_start=1281
+  _globals['_LISTCLAIMSREQUEST']._serialized_end=1393
+  _globals['_LISTCLAIMSRESPONSE']._serialized_start=1395
+  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1490
+  _globals['_TRACKCLAIMSREQUEST']._serialized_start=1492
+  _globals['_TRACKCLAIMSREQUEST']._serialized_end=1552
+  _globals['_TRACKCLAIMSRESPONSE']._serialized_start=1555
+  _globals['_TRACKCLAIMSRESPONSE']._serialized_end=1736
+  _globals['_INTAKESERVICE']._serialized_start=2074
+  _globals['_INTAKESERVICE']._serialized_end=2596
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,9 @@ class SubmitClaimRequest(_message.Message):
     CLIENT_KEY_FIELD_NUMBER: _builtins.int
     CLAIM_FIELD_NUMBER: _builtins.int
     client_key: _builtins.str
-    """The submitter's idempotency key, 1 to 64 bytes; the same key with the same body has the same answer for ever."""
+    """The submitter's idempotency key, 1 to 64 printable ASCII characters; the same key with the same body has the same
+    answer for ever.
+    """
     @_builtins.property
     def claim(self) -> _claim_pb2.Claim:
         """Required."""
@@ -257,19 +259,23 @@ class FieldViolation(_message.Message):
 
     FIELD_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Path from the request on, as in claim.lines[2].units; repeated fields count from 0."""
     description: _builtins.str
-    """What is wrong and what would be right; for people."""
+    """What is wrong and what would be right; for people. It never repeats a text or a day of the claim."""
+    rule: _builtins.str
+    """Which rule speaks, as in intake.range; at most 32 bytes. google.rpc.BadRequest has it as the reason, as INTAKE_RANGE."""
     def __init__(
         self,
         *,
         field: _builtins.str = ...,
         description: _builtins.str = ...,
+        rule: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,7 +351,7 @@ class GetClaimRequest(_message.Message):
 
     CONTROL_NUMBER_FIELD_NUMBER: _builtins.int
     control_number: _builtins.str
-    """26 characters of base32."""
+    """26 characters of base32; blanks around them and small letters are forgiven."""
     def __init__(
         self,
         *,
@@ -394,7 +400,7 @@ class ListClaimsRequest(_message.Message):
     """Opaque, from the response before; empty for the first page."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___ClaimStatus.ValueType]:
-        """Only these statuses; empty for all."""
+        """Only these statuses, at most 11; empty for all."""
 
     def __init__(
         self,
@@ -446,7 +452,7 @@ class TrackClaimsRequest(_message.Message):
     cursor: _builtins.str
     """From the last event seen; empty from the beginning."""
     control_number: _builtins.str
-    """Only this claim; empty for all of the organisation's."""
+    """Only this claim, as in GetClaimRequest; empty for all of the organisation's."""
     def __init__(
         self,
         *,

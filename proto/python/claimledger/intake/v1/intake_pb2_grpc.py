@@ -98,7 +98,8 @@ class IntakeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TrackClaims(self, request, context):
-        """The organisation's status events from a cursor on, then as they come.
+        """The organisation's status events from a cursor on, then as they come. Streams are counted with those of
+        SubmitClaims: an organisation has 16 at one time, and a process 128; the next is RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

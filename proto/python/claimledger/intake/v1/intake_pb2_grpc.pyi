@@ -46,7 +46,9 @@ class IntakeServiceStub:
     ListClaims: _grpc.UnaryUnaryMultiCallable[_intake_pb2.ListClaimsRequest, _intake_pb2.ListClaimsResponse]
     """The organisation's claims, oldest first."""
     TrackClaims: _grpc.UnaryStreamMultiCallable[_intake_pb2.TrackClaimsRequest, _intake_pb2.TrackClaimsResponse]
-    """The organisation's status events from a cursor on, then as they come."""
+    """The organisation's status events from a cursor on, then as they come. Streams are counted with those of
+    SubmitClaims: an organisation has 16 at one time, and a process 128; the next is RESOURCE_EXHAUSTED.
+    """
 
 @_typing.type_check_only
 class IntakeServiceAsyncStub(IntakeServiceStub):
@@ -66,7 +68,9 @@ class IntakeServiceAsyncStub(IntakeServiceStub):
     ListClaims: _aio.UnaryUnaryMultiCallable[_intake_pb2.ListClaimsRequest, _intake_pb2.ListClaimsResponse]  # type: ignore[assignment]
     """The organisation's claims, oldest first."""
     TrackClaims: _aio.UnaryStreamMultiCallable[_intake_pb2.TrackClaimsRequest, _intake_pb2.TrackClaimsResponse]  # type: ignore[assignment]
-    """The organisation's status events from a cursor on, then as they come."""
+    """The organisation's status events from a cursor on, then as they come. Streams are counted with those of
+    SubmitClaims: an organisation has 16 at one time, and a process 128; the next is RESOURCE_EXHAUSTED.
+    """
 
 class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Where claims come in. The caller's organisation and role are those of its certificate. A claim of which the caller's
@@ -113,6 +117,8 @@ class IntakeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _intake_pb2.TrackClaimsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_intake_pb2.TrackClaimsResponse], _abc.AsyncIterator[_intake_pb2.TrackClaimsResponse]]:
-        """The organisation's status events from a cursor on, then as they come."""
+        """The organisation's status events from a cursor on, then as they come. Streams are counted with those of
+        SubmitClaims: an organisation has 16 at one time, and a process 128; the next is RESOURCE_EXHAUSTED.
+        """
 
 def add_IntakeServiceServicer_to_server(servicer: IntakeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
