@@ -187,7 +187,7 @@ def ended(network: Running, number: str) -> Status:
 
 def refused_at_the_door(network: Running, canaries: Canaries, claims: Iterator[claim_pb2.Claim]) -> Iterator[str]:
     """Bad values that are words themselves, and a key that has another body already."""
-    fields = {
+    fields: dict[str, Callable[[claim_pb2.Claim], None]] = {
         "lines[0].procedure": lambda c: setattr(c.lines[0], "procedure", canaries.text()),
         "diagnoses[0].code": lambda c: setattr(c.diagnoses[0], "code", canaries.text()),
         "parties.billing_npi": lambda c: setattr(c.parties, "billing_npi", canaries.text()),
@@ -217,7 +217,7 @@ async def dead_letter(network: Running, canaries: Canaries) -> None:
     batch.claims.add(accepted=ACCEPTED_CLAIM.encode(accepted), attempt=1, accepted_time_ms=1)
     keys = service_keys(network.run, network.session().network, "meridian", "intake")
     producer = make_producer(network.kafka.address, "canary")
-    name = SUBMITTED.name("cygnus")
+    name = network.topic(SUBMITTED, "cygnus")
     async with SealingProducer(producer, keys, "canary") as sealing:
         out = Out(name, b"canary", batch.SerializeToString(), SUBMITTED.schema, "canary", partition=0)
         await sealing.send_all([out], now_ms())
@@ -232,7 +232,7 @@ def of_excluded_provider(made: Generator) -> Iterator[claim_pb2.Claim]:
 
 
 def letters(network: Running) -> int:
-    return len(network.said_here("dlq", "list", "--topic", SUBMITTED.name("cygnus"), "--json").rows)
+    return len(network.said_here("dlq", "list", "--topic", network.topic(SUBMITTED, "cygnus"), "--json").rows)
 
 
 @pytest.fixture(scope="module")
