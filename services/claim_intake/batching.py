@@ -61,17 +61,17 @@ def emission_of(claim_id: int, candidate: Candidate) -> Emission:
     )  # fmt: skip
 
 
-def submitted_records(emissions: Iterable[Emission]) -> Iterator[SubmittedRecord]:
+def submitted_records(emissions: Iterable[Emission], topic_prefix: str = "") -> Iterator[SubmittedRecord]:
     """Records for claims.submitted, one payer and member bucket each, in the order of the claims."""
     groups: dict[tuple[str, int], list[Emission]] = {}
     for emission in emissions:
         groups.setdefault((emission.payer, emission.bucket), []).append(emission)
     for (payer, bucket), group in groups.items():
         for piece in _pieces(group):
-            yield _submitted(payer, bucket, piece)
+            yield _submitted(SUBMITTED.name(payer, topic_prefix), bucket, piece)
 
 
-def received_records(emissions: Iterable[Emission], buckets: int) -> Iterator[Out]:
+def received_records(emissions: Iterable[Emission], buckets: int, topic_prefix: str = "") -> Iterator[Out]:
     """RECEIVED reports for status.raw, one payer and claim bucket each; only for first emissions."""
     groups: dict[tuple[str, int], list[Emission]] = {}
     for emission in emissions:
@@ -79,7 +79,7 @@ def received_records(emissions: Iterable[Emission], buckets: int) -> Iterator[Ou
             groups.setdefault((emission.payer, bucket_of(emission.claim_ref, buckets)), []).append(emission)
     for (payer, bucket), group in groups.items():
         for start in range(0, len(group), MAX_EVENTS):
-            yield _received(payer, bucket, group[start : start + MAX_EVENTS])
+            yield _received(RAW_STATUS.name(payer, topic_prefix), bucket, group[start : start + MAX_EVENTS])
 
 
 def _pieces(group: Sequence[Emission]) -> Iterator[Sequence[Emission]]:
@@ -94,12 +94,12 @@ def _pieces(group: Sequence[Emission]) -> Iterator[Sequence[Emission]]:
     yield piece
 
 
-def _submitted(payer: str, bucket: int, piece: Sequence[Emission]) -> SubmittedRecord:
+def _submitted(topic: str, bucket: int, piece: Sequence[Emission]) -> SubmittedRecord:
     batch = events_pb2.SubmittedBatch()
     for e in piece:
         batch.claims.add(accepted=e.accepted, attempt=e.attempt, accepted_time_ms=e.received_ms)
     out = Out(
-        topic=SUBMITTED.name(payer),
+        topic=topic,
         key=bucket.to_bytes(4, "big"),
         value=batch.SerializeToString(),
         schema=SUBMITTED.schema,
@@ -109,7 +109,7 @@ def _submitted(payer: str, bucket: int, piece: Sequence[Emission]) -> SubmittedR
     return SubmittedRecord(out, tuple([(e.claim_id, e.attempt) for e in piece]))
 
 
-def _received(payer: str, bucket: int, group: Sequence[Emission]) -> Out:
+def _received(topic: str, bucket: int, group: Sequence[Emission]) -> Out:
     batch = events_pb2.StatusBatch()
     for e in group:
         batch.events.add(
@@ -117,7 +117,7 @@ def _received(payer: str, bucket: int, group: Sequence[Emission]) -> Out:
             time_ms=e.received_ms, submitter=e.submitter, payer=e.payer,
         )  # fmt: skip
     return Out(
-        topic=RAW_STATUS.name(payer),
+        topic=topic,
         key=bucket.to_bytes(4, "big"),
         value=batch.SerializeToString(),
         schema=RAW_STATUS.schema,

@@ -24,6 +24,8 @@ from claims.status import StatusEvent
 from runtime.kafka import SealingProducer, confirmed, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_OUTPUTS
+from runtime.network import Network
+from runtime.publishing_cursor import wait_for_own_topics
 from runtime.stage import Out, make_out
 from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
 
@@ -48,8 +50,9 @@ class StatusFeed:
         self._ground = ground
         self._recent = recent
         self._clock_ms = clock_ms
-        self._organisations = frozenset(o.id for o in ground.network.organisations)
-        self._place = TopicPartition(RAW_STATUS.name(ground.network.payers[0]), 0)
+        self._place = TopicPartition(ground.network.topic(RAW_STATUS, ground.network.payers[0]).name, 0)
+        self._name = ground.network.in_kafka(NAME)
+        """Of the group and of the transactional id."""
         self._wake = asyncio.Event()
         self._log = get_logger("status_feed")
         self.position = 0
@@ -75,7 +78,8 @@ class StatusFeed:
 
     async def _feed_forever(self) -> None:
         ground = self._ground
-        producer = make_producer(ground.kafka, NAME, transactional_id=NAME)
+        await wait_for_own_topics(ground.kafka, ground.network)
+        producer = make_producer(ground.kafka, NAME, transactional_id=self._name)
         feed = SealingProducer(producer, ground.topic_keys, NAME)
         try:
             await producer.start()  # ends a transaction that a predecessor left open
@@ -119,15 +123,15 @@ class StatusFeed:
     async def _transaction(self, feed: SealingProducer, events: Sequence[tuple[int, StatusEvent]]) -> None:
         """The events' records and the new place, together or not at all."""
         position = events[-1][0] if events else self.position
-        outs = records_of([event for _, event in events], self._organisations, self._ground.network.buckets)
+        outs = records_of([event for _, event in events], self._ground.network)
         async with feed.producer.transaction():
             await confirmed(await feed.begin(outs, self._clock_ms()))
-            await feed.producer.send_offsets_to_transaction({self._place: OffsetAndMetadata(position, "")}, NAME)
+            await feed.producer.send_offsets_to_transaction({self._place: OffsetAndMetadata(position, "")}, self._name)
         self.position = position
         STAGE_OUTPUTS.labels(NAME).inc(len(outs))
 
     async def _start_position(self) -> int:
-        committed = await committed_position(self._ground.kafka, self._place)
+        committed = await committed_position(self._ground.kafka, self._name, self._place)
         async with self._ground.database.reading() as connection:
             bound = await load_cursor(connection, NAME)
             newest = await last_event_id(connection)
@@ -142,21 +146,22 @@ class StatusFeed:
             await save_cursor(connection, NAME, self.position)
 
 
-async def committed_position(kafka: str, place: TopicPartition) -> int:
+async def committed_position(kafka: str, group: str, place: TopicPartition) -> int:
     """The offset that the last committed transaction left for the feed's group, 0 where there is none."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id=NAME)
     await admin.start()
     try:
-        offsets: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(NAME)
+        offsets: dict[TopicPartition, Any] = await admin.list_consumer_group_offsets(group)
     finally:
         await admin.close()
     found = offsets.get(place)
     return max(0, found.offset) if found is not None else 0
 
 
-def records_of(events: Sequence[StatusEvent], organisations: frozenset[str], buckets: int) -> list[Out]:
+def records_of(events: Sequence[StatusEvent], network: Network) -> list[Out]:
     """For each event a record to each of its parties, and for each claim and party the latest of them."""
-    names = {party: (STATUS.name(party), LATEST_STATUS.name(party)) for party in organisations}
+    organisations, buckets = frozenset(o.id for o in network.organisations), network.buckets
+    names = {party: [network.topic(row, party).name for row in (STATUS, LATEST_STATUS)] for party in organisations}
     outs: list[Out] = []
     last: dict[bytes, tuple[StatusEvent, bytes, str, int]] = {}
     for event in events:

@@ -33,6 +33,7 @@ from claim_intake.wiring import Ground
 from runtime.kafka import SealingProducer, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAST_ACK, STAGE_RECORDS
+from runtime.publishing_cursor import wait_for_own_topics
 from runtime.stage import DataError
 from runtime.topic_keys import SealedValueError
 from runtime.topics import REJECTED, SETTLEMENTS, NamedTopic
@@ -93,9 +94,11 @@ class Keeper:
 
     async def _read_forever(self) -> None:
         ground = self._ground
-        payers, everyone = ground.network.payers, [o.id for o in ground.network.organisations]
-        topics = [NamedTopic(SETTLEMENTS, o) for o in everyone] + [NamedTopic(REJECTED, payer) for payer in payers]
-        source = Source(topics, ground.network.buckets)
+        network = ground.network
+        await wait_for_own_topics(ground.kafka, network)
+        topics = [network.topic(SETTLEMENTS, o.id) for o in network.organisations]
+        topics += [network.topic(REJECTED, payer) for payer in network.payers]
+        source = Source(topics, network.buckets)
         reader = OffsetReader(NAME, ground.kafka, ground.topic_keys, source, read_committed=True)
         dead_letters = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
         async with ground.database.reading() as connection:

@@ -23,9 +23,10 @@ from claims.status import Status, StatusEvent
 from runtime.kafka import SealingProducer, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAST_ACK, STAGE_OUTPUTS, STAGE_RECORDS
+from runtime.publishing_cursor import wait_for_own_topics
 from runtime.stage import DataError
 from runtime.topic_keys import SealedValueError
-from runtime.topics import RAW_STATUS, NamedTopic
+from runtime.topics import RAW_STATUS
 
 NAME: Final = "claim-intake-projector"
 POLL_MS: Final = 100
@@ -60,7 +61,9 @@ class Projector:
 
     async def _read_forever(self) -> None:
         ground = self._ground
-        source = Source([NamedTopic(RAW_STATUS, payer) for payer in ground.network.payers], ground.network.buckets)
+        network = ground.network
+        await wait_for_own_topics(ground.kafka, network)
+        source = Source([network.topic(RAW_STATUS, payer) for payer in network.payers], network.buckets)
         reader = OffsetReader(NAME, ground.kafka, ground.topic_keys, source)
         dead_letters = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
         async with ground.database.reading() as connection:

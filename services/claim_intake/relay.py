@@ -8,7 +8,7 @@ record, so the relay may die between any two steps: its successor sends again wh
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -75,7 +75,11 @@ class Linger:
 
 
 class Relay:
-    """Sends the outbox. `make_producer` gives a fresh, unstarted producer; after an error it is asked again."""
+    """Sends the outbox. `make_producer` gives a fresh, unstarted producer; after an error it is asked again.
+
+    `ready` is awaited before each connection: it returns when the topics, whose names begin with `topic_prefix`, may be
+    written to.
+    """
 
     def __init__(
         self,
@@ -85,6 +89,8 @@ class Relay:
         buckets: int,
         clock_ms: Callable[[], int],
         times: RelayTimes | None = None,
+        ready: Callable[[], Awaitable[None]] | None = None,
+        topic_prefix: str = "",
     ) -> None:
         self._database = database
         self._keys = keys
@@ -92,6 +98,8 @@ class Relay:
         self._buckets = buckets
         self._clock_ms = clock_ms
         self._times = times or RelayTimes()
+        self._ready = ready
+        self._topic_prefix = topic_prefix
         self._waiting: deque[Emission] = deque()
         self._in_hand: set[RowKey] = set()
         self._wake = asyncio.Event()
@@ -136,6 +144,8 @@ class Relay:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _send_connected(self) -> None:
+        if self._ready is not None:
+            await self._ready()
         producer = self._make_producer()
         try:
             await producer.producer.start()
@@ -157,10 +167,10 @@ class Relay:
     async def _flush(self, producer: SealingProducer) -> None:
         """Sends what waits and hands the confirmed rows to the writer; what fails waits again."""
         taken = [self._waiting.popleft() for _ in range(min(FLUSH_LIMIT, len(self._waiting)))]
-        records = list(submitted_records(taken))
+        records = list(submitted_records(taken, self._topic_prefix))
         self._linger_for.flushed(len(taken), len(records), asyncio.get_running_loop().time())
         outs = [record.out for record in records]
-        outs += received_records(taken, self._buckets)
+        outs += received_records(taken, self._buckets, self._topic_prefix)
         try:
             await producer.send_all(outs, self._clock_ms())
         except BaseException:

@@ -14,6 +14,7 @@ from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from runtime.grpc_server import GrpcServer
 from runtime.kafka import SealingProducer, make_producer
 from runtime.process import announce, run_together
+from runtime.publishing_cursor import wait_for_own_topics
 
 LEASE_MS = 10_000
 GRACE_SECONDS = 2.0
@@ -26,7 +27,7 @@ async def serve(ground: Ground, stop: asyncio.Event) -> None:
     place = only_one(settings.data, "serve") if database.is_sqlite else None
     try:
         keys = KeyRing(ground.network, ground.organisation, ground.private, now_ms)
-        relay = Relay(database, keys, lambda: _producer(ground), ground.network.buckets, now_ms)
+        relay = _relay(ground, keys)
         writer = GroupCommit(
             database,
             relay.offer,
@@ -45,6 +46,19 @@ async def serve(ground: Ground, stop: asyncio.Event) -> None:
         await database.close()
         if place is not None:
             place.close()
+
+
+def _relay(ground: Ground, keys: KeyRing) -> Relay:
+    network = ground.network
+    return Relay(
+        ground.database,
+        keys,
+        lambda: _producer(ground),
+        network.buckets,
+        now_ms,
+        ready=lambda: wait_for_own_topics(ground.kafka, network),
+        topic_prefix=network.topic_prefix,
+    )
 
 
 async def _serve_until(

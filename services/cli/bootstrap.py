@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,11 +34,14 @@ from claims.transaction import (
 )
 from cli.world import ORGANISATIONS, World, make_world
 from runtime.development import ORGANISATION_KEY_ID, Ports, make_network
-from runtime.network import Network, organisation_directory
+from runtime.network import Network, organisation_directory, save_network
 from runtime.pki import load_signing_key
 from runtime.reference_file import save_reference
 
 WORLD_FILE: Final = "world.json"
+PREFIX_WORD: Final = "claimledger"
+PREFIX_DIGITS: Final = 12
+"""Hex digits of the chain id: enough that the networks on one Kafka differ."""
 MEMBERS_AT_ONCE: Final = 500
 ORDERED_WITHIN_S: Final = 30.0
 POLL_S: Final = 0.05
@@ -50,8 +54,13 @@ class BootstrapError(Exception):
     """Why the network could not be made or prepared, and what to do."""
 
 
-def make_certs(run: Path, seed: int, families: int, base_port: int, kafka: str, buckets: int) -> Network:
-    """Writes a whole development network under `run`. Raises BootstrapError where there is one already."""
+def make_certs(
+    run: Path, seed: int, families: int, base_port: int, kafka: str, buckets: int, topic_prefix: str | None = ""
+) -> Network:
+    """Writes a whole development network under `run`. Raises BootstrapError where there is one already.
+
+    Without a topic prefix (None) one is made of the chain id, which no other network has.
+    """
     today = day_of(datetime.datetime.now(datetime.UTC).date())
     world = make_world(seed, today, families)
     replicas = sum(role in {"insurer", "regulator"} for role in ORGANISATIONS.values())
@@ -62,6 +71,9 @@ def make_certs(run: Path, seed: int, families: int, base_port: int, kafka: str, 
         )  # fmt: skip
     except FileExistsError as error:
         raise BootstrapError(f"{run} holds a network already: remove it, or set CLAIMLEDGER_RUN") from error
+    prefix = f"{PREFIX_WORD}-{network.chain_id[:PREFIX_DIGITS]}" if topic_prefix is None else topic_prefix
+    network = replace(network, topic_prefix=prefix)
+    save_network(network, run)
     for payer, reference in world.references.items():
         save_reference(reference, organisation_directory(run, payer) / "reference.json")
     (run / WORLD_FILE).write_text(json.dumps({"seed": seed, "today": today, "families": families}) + "\n")
@@ -147,6 +159,7 @@ _REMEDIES: Final = {
     RefusalReason.NOT_PENDED: "the claim does not wait for a decision; `claimledger track` shows where it is",
     RefusalReason.NOT_AUTHORISED: "another organisation has to sign this; say which with --org",
     RefusalReason.UNKNOWN_CLAIM: "only the payer of a claim decides about it; say which organisation with --org",
+    RefusalReason.WRONG_INCARNATION: "another statement was first: run `claimledger replica rejoin` again",
     RefusalReason.BAD_SIGNATURE: "the organisation's key is not the one that the ledger knows",
 }
 

@@ -14,7 +14,6 @@ from runtime.kafka import make_producer
 from runtime.network import Network, organisation_directory
 from runtime.tenant_keys import service_keys
 from runtime.topic_keys import TopicKeys, recipients_of
-from runtime.topics import NamedTopic, named_topics
 
 SHOWN_BYTES = 512
 ALL = "all"
@@ -136,8 +135,7 @@ def topic_of(position: str) -> str:
 
 
 def _topics(network: Network, pattern: str) -> list[str]:
-    everything: list[NamedTopic] = list(named_topics(network.payers, [o.id for o in network.organisations]))
-    return [topic.name for topic in everything if topic.row.dead_letters and pattern in topic.name]
+    return [topic.name for topic in network.topics() if topic.row.dead_letters and pattern in topic.name]
 
 
 async def _letters(network: Network, run: Any, kafka: str, pattern: str) -> list[DeadLetter]:

@@ -115,7 +115,7 @@ async def alerts(session: Session, kafka: str) -> AsyncIterator[dict[str, Any]]:
     Raises ConnectionError where no broker answers.
     """
     await reach_kafka(kafka)
-    topic = ALERTS.name(session.organisation)
+    topic = session.network.topic(ALERTS, session.organisation).name
     keys = service_keys(session.run, session.network, session.organisation, "client")
     consumer = make_consumer(kafka, topic, group=None, client_id="claimledger-tail")
     await consumer.start()

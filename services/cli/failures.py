@@ -11,10 +11,11 @@ from cli.processes import ProcessError
 from cli.session import UsageError
 from runtime.broker import BrokerError
 from runtime.pki import KeyFileError
+from runtime.publishing_cursor import ForeignTopicsError
 
 EXPECTED = (
     grpc.RpcError, UsageError, BootstrapError, ClaimFileError, ProcessError, BrokerError, KeyFileError, KafkaError,
-    OSError,
+    OSError, ForeignTopicsError,
 )  # fmt: skip
 """What the surroundings may do to a command; anything else is a bug and shows its traceback."""
 

@@ -1,5 +1,6 @@
 """certs, up, down, status, demo: a development network on loopback."""
 
+import asyncio
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -11,13 +12,14 @@ import typer
 
 from cli.bootstrap import founding_transactions, load_world, make_certs, order
 from cli.demo import Accounted, run_demo
-from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, RunDirectory
+from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, Replication, RunDirectory, TopicPrefix
 from cli.output import Output
 from cli.overview import consumer_rows, process_rows, replica_rows
 from cli.processes import Processes
 from cli.session import UsageError, open_session, read_network
 from runtime.broker import BrokerSettings, LocalKafka, port_is_free
-from runtime.network import NETWORK_FILE
+from runtime.kafka import BROKERS_REPLICATION, delete_topics
+from runtime.network import NETWORK_FILE, Network
 
 BASE_PORT = 19100
 FAMILIES = 400
@@ -51,17 +53,19 @@ def certs(
     seed: Seed = 1,
     base_port: BasePort = BASE_PORT,
     kafka: Kafka = "",
+    topic_prefix: TopicPrefix = None,
     as_json: Json = False,
 ) -> None:
     """Make a development network: CA, certificates, keys, genesis, invented insured and providers."""
     address = kafka or broker_of(run).address
     seed = seed or 1 + secrets.randbelow(2**31)
-    network = make_certs(run, seed, families, base_port, address, BUCKETS)
+    network = make_certs(run, seed, families, base_port, address, BUCKETS, chosen_prefix(kafka, topic_prefix))
     out = Output(as_json=as_json)
+    document = {"run": str(run), "chain_id": network.chain_id, "kafka": network.kafka, "intake": network.intake_address}
     out.document(
-        {"run": str(run), "chain_id": network.chain_id, "kafka": network.kafka, "intake": network.intake_address},
+        document | {"topic_prefix": network.topic_prefix},
         f"network {network.name} in {run}  chain id {network.chain_id}\n"
-        f"intake {network.intake_address}  kafka {network.kafka}  certificates and keys in {run}/orgs",
+        f"intake {network.intake_address}  kafka {kafka_text(network)}  certificates and keys in {run}/orgs",
     )
 
 
@@ -70,6 +74,8 @@ def up(
     families: Families = FAMILIES,
     base_port: BasePort = BASE_PORT,
     kafka: Kafka = "",
+    topic_prefix: TopicPrefix = None,
+    replication: Replication = BROKERS_REPLICATION,
     as_json: Json = False,
 ) -> None:
     """Start everything on loopback; what runs already is left as it is. It runs on, and nothing restarts what ends."""
@@ -78,9 +84,12 @@ def up(
         broker = broker_of(run)
         if not kafka and broker.process() is None:
             require_free([broker.port], "set CLAIMLEDGER_KAFKA_PORT")  # later the network has the port in its files
-        make_certs(run, 1, families, base_port, kafka or broker.address, BUCKETS)
-        out.say(f"made a development network in {run}")
-    processes = Processes(run.resolve(), local_broker(run, kafka))
+        made = make_certs(
+            run, 1, families, base_port, kafka or broker.address, BUCKETS, chosen_prefix(kafka, topic_prefix)
+        )
+        out.say(f"made a development network in {run}, Kafka {kafka_text(made)}")
+    require_prefix(run, topic_prefix)
+    processes = Processes(run.resolve(), local_broker(run, kafka), replication=replication)
     if processes.kafka is not None and processes.kafka.process() is None:
         require_free([processes.kafka.port], f"make another network by --run: that in {run} has this port for Kafka")
     bring_up(processes, out)
@@ -136,6 +145,8 @@ def demo(
     run: Annotated[Path, typer.Option(help="where the demo keeps its network, made anew each time")] = DEMO_RUN,
     base_port: DemoPort = DEMO_PORT,
     kafka: Kafka = "",
+    topic_prefix: TopicPrefix = None,
+    replication: Replication = BROKERS_REPLICATION,
     as_json: Json = False,
 ) -> None:
     """The main job from start to end: start everything, load claims, verify every proof offline, stop everything."""
@@ -144,17 +155,51 @@ def demo(
     clear_demo(run, broker)
     ports = range(base_port, base_port + NETWORK_PORTS + (2 if broker else 0))
     require_free(ports, f"name other ports than {ports[0]} to {ports[-1]} by --base-port or CLAIMLEDGER_DEMO_BASE_PORT")
-    make_certs(run, seed, DEMO_FAMILIES, base_port, kafka or (broker.address if broker else ""), BUCKETS)
+    prefix = chosen_prefix(kafka, topic_prefix)
+    network = make_certs(
+        run, seed, DEMO_FAMILIES, base_port, kafka or (broker.address if broker else ""), BUCKETS, prefix
+    )
     (run / DEMO_MARK).touch()
-    out.say(f"network, data and logs in {run.resolve()}")
-    processes = Processes(run.resolve(), broker)
+    out.say(f"network, data and logs in {run.resolve()}, Kafka {kafka_text(network)}")
+    processes = Processes(run.resolve(), broker, replication=replication)
     try:
         bring_up(processes, out)
         accounted = run_demo(run.resolve(), out, claims, seed)
     finally:
         processes.stop_all(lambda _: None)
         out.say("everything stopped")
+        if broker is None:
+            remove_topics(processes, out)
     conclude(out, accounted)
+
+
+def remove_topics(processes: Processes, out: Output) -> None:
+    """Deletes from a shared Kafka what the demo has made there, as far as it bears the demo's own prefix."""
+    lead = processes.network.in_kafka("")
+    made = [name for name in processes.made_topics if lead and name.startswith(lead)]
+    if made:
+        asyncio.run(delete_topics(processes.kafka_address, made))
+        out.say(f"{len(made)} topics {lead}* deleted")
+
+
+def chosen_prefix(kafka: str, topic_prefix: str | None) -> str | None:
+    """What was asked for; else none in a Kafka of the network's own, and None, for one to be made, in a given one."""
+    return topic_prefix if topic_prefix is not None or kafka else ""
+
+
+def require_prefix(run: Path, topic_prefix: str | None) -> None:
+    """Raises UsageError where the network has another prefix than what was asked for."""
+    has = read_network(run).topic_prefix
+    if topic_prefix is not None and topic_prefix != has:
+        raise UsageError(
+            f"the network in {run} has the topic prefix {has!r}, not {topic_prefix!r}: leave out --topic-prefix and "
+            "CLAIMLEDGER_TOPIC_PREFIX, or make another network by --run"
+        )
+
+
+def kafka_text(network: Network) -> str:
+    """Kafka's address, and what names there begin with."""
+    return f"{network.kafka}{f', names begin with {network.topic_prefix}' if network.topic_prefix else ''}"
 
 
 def conclude(out: Output, accounted: Accounted) -> None:

@@ -93,13 +93,15 @@ async def lag_rows(kafka: str, network: Network) -> list[dict[str, Any]] | None:
         await admin.close()
         return None
     try:
-        known = {str(group) for group, *_ in await admin.list_consumer_groups()} - {FEED}
-        groups = [*SOURCES, *sorted(known - set(SOURCES))]
-        offsets = {group: await admin.list_consumer_group_offsets(group) for group in groups}
+        groups = _groups(network, {str(group) for group, *_ in await admin.list_consumer_groups()})
+        offsets = {group: await admin.list_consumer_group_offsets(network.in_kafka(group)) for group in groups}
         topics = set(await admin.list_topics())
     finally:
         await admin.close()
-    partitions = {group: {*offsets[group], *_sources(group, network, topics)} for group in groups}
+    own = {topic.name for topic in network.topics()}
+    partitions = {
+        group: {p for p in (*offsets[group], *_sources(group, network, topics)) if p.topic in own} for group in groups
+    }
     ends = await _ends(kafka, set().union(*partitions.values()))
     return [
         {
@@ -112,11 +114,19 @@ async def lag_rows(kafka: str, network: Network) -> list[dict[str, Any]] | None:
     ]
 
 
+def _groups(network: Network, known: set[str]) -> list[str]:
+    """The network's groups without its prefix. What stands here without one may be another network's, and reads none of
+    this one's topics."""
+    lead = network.in_kafka("")
+    found = {group.removeprefix(lead) for group in known if group.startswith(lead)}
+    return [*SOURCES, *sorted(found - set(SOURCES) - {FEED})]
+
+
 def _sources(group: str, network: Network, topics: set[str]) -> set[TopicPartition]:
     """What the group has to read, whether it has acknowledged anything there or not."""
     if group not in SOURCES:
         return set()
-    names = {SOURCES[group].name(payer) for payer in network.payers} & topics
+    names = {network.topic(SOURCES[group], payer).name for payer in network.payers} & topics
     return {TopicPartition(name, bucket) for name in names for bucket in range(network.buckets)}
 
 

@@ -24,11 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cli.gauges import PARTITIONS, read_gauges
 from runtime.broker import LocalKafka
 from runtime.grpc_channel import open_blocking_channel
-from runtime.kafka import create_topics, wait_for_kafka
+from runtime.kafka import BROKERS_REPLICATION, create_topics, wait_for_kafka
 from runtime.network import Network, load_network, organisation_directory
 from runtime.pid_file import PidFile
 from runtime.pki import TlsFiles
-from runtime.topics import named_topics
+from runtime.publishing_cursor import check_owner
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BROKER: Final = "broker"
@@ -66,12 +66,16 @@ class Processes:
         kafka: LocalKafka | None,
         environment: dict[str, str] | None = None,
         own: dict[str, dict[str, str]] | None = None,
+        replication: int = BROKERS_REPLICATION,
     ) -> None:
         self.run = run
         self.kafka = kafka
         self.network: Network = load_network(run)
         self._environment = environment or {}
         self._own = own or {}
+        self._replication = replication
+        self.made_topics: list[str] = []
+        """Those that were not there before."""
         self._lines = dict(read_procfile(ROOT / "Procfile"))
         intake = self.network.intake_address
         self._first_port = int(intake.rpartition(":")[2])
@@ -113,9 +117,11 @@ class Processes:
             yield
 
     async def _prepare_topics(self) -> None:
-        await wait_for_kafka(self.kafka_address)
-        organisations = [organisation.id for organisation in self.network.organisations]
-        await create_topics(self.kafka_address, named_topics(self.network.payers, organisations), self.network.buckets)
+        """Raises ForeignTopicsError where the names are taken by another network."""
+        kafka, network = self.kafka_address, self.network
+        await wait_for_kafka(kafka)
+        await check_owner(kafka, network)
+        self.made_topics = await create_topics(kafka, network.topics(), network.buckets, self._replication)
 
     def start(self, name: str, **environment: str) -> None:
         """Starts one process that does not run yet; returns at once."""

@@ -26,6 +26,7 @@ def build(settings: FraudSettings, network: Network) -> tuple[FraudScoring, Tena
             network.buckets,
             threshold_bp,
             load_signing_key(organisation_directory(settings.run, payer) / "scoring.ed25519").sign,
+            network.topic_prefix,
         )
         for payer in payers
     }
@@ -50,11 +51,11 @@ def main() -> None:
         configure_logging("fraud-scoring", settings.log_level, settings.log_format)
         serve_metrics(settings.metrics_port)
         data = str(settings.run / "data" / "fraud-scoring")
-        run_faust_stage(stage, kafka=kafka, keys=keys, data=data, drain_s=settings.drain_s)
+        run_faust_stage(stage, kafka=kafka, keys=keys, network=network, data=data, drain_s=settings.drain_s)
         return
 
     async def run(stop: asyncio.Event) -> None:
-        await run_stage(stage, kafka=kafka, keys=keys, stop=stop)
+        await run_stage(stage, kafka=kafka, keys=keys, network=network, stop=stop)
 
     run_process("fraud-scoring", settings, run)
 

@@ -30,7 +30,7 @@ from fraud_scoring.state_log import KeyedState, StateLog
 from fraud_scoring.wire import facts_from, score_to_proto
 from runtime.stage import DataError, Incoming, Out, Stage
 from runtime.status_batches import status_records
-from runtime.topics import ALERTS, FRAUD_STATE, RETRY, SCORED, SCORES, VALIDATED
+from runtime.topics import ALERTS, FRAUD_STATE, RETRY, SCORED, SCORES, VALIDATED, Topic
 
 SCORING_KEY_ID: Final = 3
 
@@ -43,6 +43,11 @@ class Scorer:
     buckets: int
     threshold_bp: int
     sign: Callable[[bytes], bytes]
+    topic_prefix: str = ""
+    """Of the network's names in Kafka."""
+
+    def topic(self, row: Topic) -> str:
+        return row.name(self.payer, self.topic_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +82,15 @@ class FraudScoring(Stage[StateLog, Validated]):
     name = "fraud-scoring"
 
     def __init__(self, scorers: Mapping[str, Scorer], clock_ms: Callable[[], int]) -> None:
-        self._scorers = {VALIDATED.name(payer): scorer for payer, scorer in scorers.items()}
+        self._scorers = {scorer.topic(VALIDATED): scorer for scorer in scorers.values()}
         self._clock_ms = clock_ms
         self.topics = list(self._scorers)
         self.schemas = dict.fromkeys(self.topics, VALIDATED.schema) | {
-            FRAUD_STATE.name(payer): FRAUD_STATE.schema for payer in scorers
+            scorer.topic(FRAUD_STATE): FRAUD_STATE.schema for scorer in scorers.values()
         }
 
     def state_topic(self, topic: str) -> str | None:
-        return FRAUD_STATE.name(self._scorers[topic].payer)
+        return self._scorers[topic].topic(FRAUD_STATE)
 
     def open_partition(self, topic: str, partition: int) -> StateLog:  # noqa: ARG002 - all partitions begin alike
         return StateLog()
@@ -118,7 +123,8 @@ class FraudScoring(Stage[StateLog, Validated]):
         outs = [_scored(scorer, message, judged)]
         outs += [_score_out(scorer, item) for item in judged]
         outs += [_alert_out(scorer, item, now_ms) for item in judged if item.suspected]
-        outs += status_records(scorer.payer, scorer.buckets, [_step(item, now_ms) for item in judged])
+        steps = [_step(item, now_ms) for item in judged]
+        outs += status_records(scorer.payer, scorer.buckets, steps, scorer.topic_prefix)
         if new:
             outs += [_state_out(scorer, record, keyed) for keyed in state.record(record.offset, new)]
         return outs
@@ -153,7 +159,7 @@ def _scored(scorer: Scorer, message: Validated, judged: list[_Judged]) -> Out:
     scored = SCORED_RECORD.encode(ScoredRecord(message.encoded, message.signature, bits, SCORING_KEY_ID, signature))
     topic, bucket = RETRY if message.is_retry else SCORED, message.record.bucket
     return Out(
-        topic.name(scorer.payer),
+        scorer.topic(topic),
         bucket.to_bytes(4, "big"),
         events_pb2.ScoredRecord(scored_record=scored).SerializeToString(),
         topic.schema,
@@ -164,14 +170,14 @@ def _scored(scorer: Scorer, message: Validated, judged: list[_Judged]) -> Out:
 
 def _score_out(scorer: Scorer, item: _Judged) -> Out:
     value = score_to_proto(item.claim, item.score, pended=item.pended)
-    return Out(SCORES.name(scorer.payer), item.claim.claim_ref, value.SerializeToString(), SCORES.schema, _event(item))
+    return Out(scorer.topic(SCORES), item.claim.claim_ref, value.SerializeToString(), SCORES.schema, _event(item))
 
 
 def _alert_out(scorer: Scorer, item: _Judged, now_ms: int) -> Out:
     value = fraud_pb2.FraudAlert(
         score=score_to_proto(item.claim, item.score, pended=item.pended), time_ms=now_ms, payer=scorer.payer
     )
-    return Out(ALERTS.name(scorer.payer), item.claim.claim_ref, value.SerializeToString(), ALERTS.schema, _event(item))
+    return Out(scorer.topic(ALERTS), item.claim.claim_ref, value.SerializeToString(), ALERTS.schema, _event(item))
 
 
 def _event(item: _Judged) -> str:
@@ -196,7 +202,7 @@ def _step(item: _Judged, now_ms: int) -> events_pb2.StatusEvent:
 def _state_out(scorer: Scorer, record: Incoming, keyed: KeyedState) -> Out:
     key, value = keyed
     return Out(
-        FRAUD_STATE.name(scorer.payer),
+        scorer.topic(FRAUD_STATE),
         key,
         value.SerializeToString(),
         FRAUD_STATE.schema,

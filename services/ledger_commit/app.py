@@ -31,11 +31,12 @@ from ledger_commit.store import Projected, Projection
 from runtime.bls import Bls, backend
 from runtime.database import root_type
 from runtime.grpc_server import GrpcServer
-from runtime.kafka import SealingProducer, make_producer, wait_for_topics
+from runtime.kafka import SealingProducer, make_producer
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_COMMITTED_CLAIMS
 from runtime.network import GENESIS_FILE, Network, load_network, organisation_directory
 from runtime.process import announce, run_together, run_until
+from runtime.publishing_cursor import wait_for_own_topics
 from runtime.tenant_keys import service_keys
 from runtime.topic_keys import SealedValueError
 from runtime.topics import RETRY, SCORED
@@ -239,7 +240,7 @@ def _publisher(made: Assembly) -> Publisher:
 
 
 def _watch(made: Assembly) -> PublishingWatch:
-    return PublishingWatch(made.kafka, lambda: Progress(made.results.size, made.projected_height))
+    return PublishingWatch(made.kafka, made.network, lambda: Progress(made.results.size, made.projected_height))
 
 
 async def _feed(made: Assembly) -> None:
@@ -258,24 +259,26 @@ async def _feed(made: Assembly) -> None:
 
 async def _feed_while_there(made: Assembly, kafka: str) -> None:
     """What was taken and not acknowledged is read again the next time; the contract absorbs what has been ordered meanwhile."""
-    await wait_for_topics(kafka, [topic.name(payer) for topic in (SCORED, RETRY) for payer in made.network.payers])
+    network = made.network
+    topics = [network.topic(row, payer).name for row in (SCORED, RETRY) for payer in network.payers]
+    await wait_for_own_topics(kafka, network, topics)
     async with SealingProducer(make_producer(kafka, "ledger-commit"), made.topic_keys, "ledger-commit") as producer:
         running = feeders(
             kafka,
             made.settings.replica_organisation,
             made.me,
             len(made.committee),
-            made.network,
+            network,
             made.topic_keys,
             made.node.lane,
             producer,
             made.seen,
+            lambda scored: forgery_of_record(made.ledger.state, scored, verify_ed25519),
             drop=made.settings.replica_drop_claims,
         )
         await run_together(*(feeder.run() for feeder in running))
 
 
-            lambda scored: forgery_of_record(made.ledger.state, scored, verify_ed25519),
 async def _generate(node: Node, rate: int) -> None:
     """An open loop of opaque 512-byte claims at a fixed rate, as far as the lane has room."""
     due, began = 0, time.monotonic()

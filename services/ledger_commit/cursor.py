@@ -1,8 +1,7 @@
-"""How far publishing has come, as the topic `ledger.publisher` tells, and the alarm of a replica that sees it stand still.
+"""How far publishing has come, as every replica sees it, and the alarm of one that sees it stand still.
 
-The cursor is the newest committed record of the topic. It is looked for from the end, since a compacted topic may hold
-hundreds of thousands of older ones. Every replica watches it, whoever publishes: what a replica could have published itself
-5 s ago has to be in Kafka by now.
+Every replica watches the cursor, whoever publishes: what a replica could have published itself 5 s ago has to be in Kafka by
+now. A cursor of another chain says nothing about this one.
 
 Source: settlement.md, Publishing.
 """
@@ -14,60 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-from google.protobuf.message import DecodeError
 
-from claimledger.ledger.v1 import ledger_pb2
 from runtime.kafka import make_consumer
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_PUBLISHED, LEDGER_PUBLISHER_TRAILS
-from runtime.topics import PUBLISHER
+from runtime.network import Network
+from runtime.publishing_cursor import ForeignTopicsError, newest_cursor, place_of, require_own
 
 NAME: Final = "publishing-watch"
-TAIL: Final = 64
-"""Offsets looked at first; where they hold no cursor, WIDER times as many before them, up to WIDEST."""
-WIDER: Final = 16
-WIDEST: Final = 16_384
-PATIENCE_S: Final = 20.0
 LOOK_S: Final = 1.0
 ALARM_S: Final = 5.0
 PAUSE_S: Final = 1.0
-
-
-async def newest_cursor(
-    consumer: Any, place: TopicPartition, end: int, undecodable: Callable[[int], None]
-) -> ledger_pb2.PublisherCursor:
-    """The newest cursor before offset `end`, or the beginning; the consumer has the partition assigned and reads committed.
-
-    A record that is no cursor counts for nothing: it must not keep every replica from the role. `undecodable` is told its
-    offset.
-    """
-    first, reach = end, TAIL
-    while first > 0:
-        last, first = first, max(0, first - reach)
-        reach = min(reach * WIDER, WIDEST)
-        for record in reversed(await _records(consumer, place, first, last)):
-            try:
-                if record.value:
-                    return ledger_pb2.PublisherCursor.FromString(record.value)
-            except DecodeError:
-                undecodable(record.offset)
-    return ledger_pb2.PublisherCursor()
-
-
-async def _records(consumer: Any, place: TopicPartition, first: int, last: int) -> list[Any]:
-    """The committed records from offset `first` to before `last`, which is no more than the end.
-
-    Raises TimeoutError where they do not come, as when the topic was made anew meanwhile and is shorter now.
-    """
-    found: list[Any] = []
-    consumer.seek(place, first)
-    async with asyncio.timeout(PATIENCE_S):
-        while await consumer.position(place) < last:
-            polled = await consumer.getmany(place, timeout_ms=500)
-            found += [record for record in polled.get(place, ()) if record.offset < last]
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +41,14 @@ class Progress:
 class PublishingWatch:
     """`own` tells how far this replica could publish now."""
 
-    def __init__(self, kafka: str, own: Callable[[], Progress], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, kafka: str, network: Network, own: Callable[[], Progress], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._kafka = kafka
+        self._network = network
         self._own = own
         self._clock = clock
-        self._place = TopicPartition(PUBLISHER.name(), 0)
+        self._place = place_of(network)
         self._log = get_logger("publishing_watch")
         self._before: deque[tuple[float, Progress]] = deque()
         self.published = Progress()
@@ -118,11 +78,19 @@ class PublishingWatch:
             end = (await consumer.end_offsets([self._place]))[self._place]
             if end != seen:
                 consumer.resume(self._place)
-                found = await newest_cursor(consumer, self._place, end, lambda _offset: None)
-                seen, self.published = end, Progress(found.next_leaf, found.block_height)
-                LEDGER_PUBLISHED.set(found.block_height)
+                seen, self.published = end, await self._newest(consumer, end)
+                LEDGER_PUBLISHED.set(self.published.block_height)
             consumer.pause(self._place)
             await asyncio.sleep(LOOK_S)
+
+    async def _newest(self, consumer: Any, end: int) -> Progress:
+        found = await newest_cursor(consumer, self._place, end, lambda _offset: None)
+        try:
+            require_own(found, self._kafka, self._network)
+        except ForeignTopicsError as error:
+            self._log.error("foreign_topics", owner=error.owner, reason=str(error))
+            return Progress()
+        return Progress(found.next_leaf, found.block_height)
 
     async def _compare_now_and_then(self) -> None:
         while True:

@@ -37,6 +37,8 @@ from runtime.topic_keys import SealedValueError, TopicKeys
 from runtime.topics import RETRY, SCORED, Topic
 
 GROUP: Final = "ledger-commit"
+RETRY_GROUP: Final = "ledger-retry"
+"""With the organisation behind it."""
 POLL_MS: Final = 500
 POLL_RECORDS: Final = 100
 MAX_UNFINISHED: Final = 1000
@@ -84,7 +86,7 @@ class Feeder(ConsumerRebalanceListener):
         turn_s: Callable[[bytes], float] | None = None,
         seen: SeenRecords | None = None,
     ) -> None:
-        self._topics = [topic.name(payer) for payer in network.payers]
+        self._topics = [network.topic(topic, payer).name for payer in network.payers]
         self._schema = topic.schema
         self._consumer: Any = make_consumer(kafka, group=group, client_id=group, session_timeout_ms=SESSION_TIMEOUT_MS)
         self._keys = keys
@@ -231,7 +233,7 @@ def feeders(
         first = hashlib.sha256(entry).digest()[0]
         return ((rank - first) % replicas) * RETRY_TURN_S
 
-    scored = Feeder(kafka, GROUP, SCORED, network, keys, lane, producer, judge=judge, drop=drop)
-    group = f"ledger-retry-{organisation}"
+    scored = Feeder(kafka, network.in_kafka(GROUP), SCORED, network, keys, lane, producer, judge=judge, drop=drop)
+    group = network.in_kafka(f"{RETRY_GROUP}-{organisation}")
     retry = Feeder(kafka, group, RETRY, network, keys, lane, producer, judge=judge, drop=drop, turn_s=turn_s, seen=seen)
     return [scored, retry]

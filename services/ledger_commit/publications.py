@@ -14,6 +14,7 @@ from claims.result import ClaimResult, Outcome
 from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status
 from claims.transaction import ReasonClass, RefusalReason
 from runtime import status_batches
+from runtime.network import Network
 from runtime.stage import Out, make_out
 from runtime.topics import BLOCKS, PUBLISHER, SETTLEMENTS
 
@@ -51,15 +52,15 @@ def parties_of(result: ClaimResult) -> list[tuple[str, str]]:
     return list(parts.items())
 
 
-def settlement_records(proven: Iterable[Proven], organisations: frozenset[str]) -> list[Out]:
+def settlement_records(proven: Iterable[Proven], network: Network) -> list[Out]:
     """One record for each party that is an organisation of the network."""
+    topics = {o.id: network.topic(SETTLEMENTS, o.id).name for o in network.organisations}
     outs = []
     for item in proven:
         subject = control_number(item.result.claim_ref).encode()
         for organisation, part in parties_of(item.result):
-            if organisation in organisations:
+            if topic := topics.get(organisation):
                 headers = (("party", part.encode()), ("ce_subject", subject))
-                topic = SETTLEMENTS.name(organisation)
                 event = f"{item.leaf}/{part}"
                 outs.append(
                     make_out(topic, item.result.claim_ref, item.proof, SETTLEMENTS.schema, event, headers=headers)
@@ -102,20 +103,25 @@ def detail_of(result: ClaimResult) -> str:
     return " ".join(words)
 
 
-def status_records(proven: Iterable[Proven], payers: frozenset[str], buckets: int) -> list[Out]:
+def status_records(proven: Iterable[Proven], network: Network) -> list[Out]:
     """Batches for each payer's raw status topic."""
+    payers = frozenset(network.payers)
     by_payer: dict[str, list[events_pb2.StatusEvent]] = {}
     for item in proven:
         if item.result.payer in payers:
             by_payer.setdefault(item.result.payer, []).extend(status_steps(item))
-    return [out for payer, events in by_payer.items() for out in status_batches.status_records(payer, buckets, events)]
+    return [
+        out
+        for payer, events in by_payer.items()
+        for out in status_batches.status_records(payer, network.buckets, events, network.topic_prefix)
+    ]
 
 
-def block_records(blocks: Sequence[ledger_pb2.Block]) -> list[Out]:
+def block_records(blocks: Sequence[ledger_pb2.Block], network: Network) -> list[Out]:
     """One record for each directly committed block."""
     return [
         Out(
-            BLOCKS.name(),
+            network.topic(BLOCKS).name,
             block.height.to_bytes(8, "big"),
             ledger_pb2.BlockEvent(block=block).SerializeToString(),
             BLOCKS.schema,
@@ -127,9 +133,9 @@ def block_records(blocks: Sequence[ledger_pb2.Block]) -> list[Out]:
     ]
 
 
-def cursor_record(next_leaf: int, block_height: int) -> Out:
-    cursor = ledger_pb2.PublisherCursor(next_leaf=next_leaf, block_height=block_height)
-    event = f"{next_leaf}/{block_height}"
-    return Out(
-        PUBLISHER.name(), CURSOR_KEY, cursor.SerializeToString(), PUBLISHER.schema, event, partition=0, sealed=False
-    )
+def cursor_record(next_leaf: int, block_height: int, network: Network) -> Out:
+    """How far publishing has come on the network's chain."""
+    chain_id = bytes.fromhex(network.chain_id)
+    cursor = ledger_pb2.PublisherCursor(next_leaf=next_leaf, block_height=block_height, chain_id=chain_id)
+    topic, event = network.topic(PUBLISHER).name, f"{next_leaf}/{block_height}"
+    return Out(topic, CURSOR_KEY, cursor.SerializeToString(), PUBLISHER.schema, event, partition=0, sealed=False)

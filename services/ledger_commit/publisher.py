@@ -2,7 +2,8 @@
 
 On assignment it takes over the fixed transactional id, which fences its predecessor, reads the cursor with committed
 reads, and goes on from there; what it publishes and the new cursor are one Kafka transaction. Fenced, it leaves the
-group. "Settled once" does not rest on this: the ledger decides that, and every record carries its proof.
+group. Over topics whose cursor names another chain it does not even stand for the role: it would take it from the other
+network's publisher. "Settled once" does not rest on this: the ledger decides that, and every record carries its proof.
 
 Source: settlement.md, Publishing.
 """
@@ -16,15 +17,14 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from claimledger.ledger.v1 import ledger_pb2
-from ledger_commit.cursor import newest_cursor
 from ledger_commit.publications import block_records, cursor_record, settlement_records, status_records
 from ledger_commit.results import ProvenResults, block_message
 from ledger_commit.store import Projection
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
 from runtime.network import Network
+from runtime.publishing_cursor import ForeignTopicsError, newest_cursor, place_of, require_own, wait_for_own_topics
 from runtime.topic_keys import SealedValueError, TopicKeys
-from runtime.topics import PUBLISHER
 
 NAME: Final = "settlement-publisher"
 SESSION_TIMEOUT_MS: Final = 6000
@@ -54,14 +54,14 @@ class Publisher(ConsumerRebalanceListener):
         projected_height: Callable[[], int],
     ) -> None:
         self._kafka = kafka
-        self._organisations = frozenset(o.id for o in network.organisations)
-        self._payers = frozenset(network.payers)
-        self._buckets = network.buckets
+        self._network = network
+        self._name = network.in_kafka(NAME)
+        """Of the group and of the transactional id."""
         self._keys = keys
         self._results = results
         self._projection = projection
         self._projected_height = projected_height
-        self._place = TopicPartition(PUBLISHER.name(), 0)
+        self._place = place_of(network)
         self._log = get_logger("publisher")
         self._consumer: Any = None
         self.has_role = False
@@ -71,14 +71,19 @@ class Publisher(ConsumerRebalanceListener):
     async def run(self) -> None:
         """Until cancelled. A lost broker or role is waited out, and so is a key that cannot be used: the role is another's then."""
         while True:
-            consumer = make_consumer(self._kafka, group=NAME, client_id=NAME, session_timeout_ms=SESSION_TIMEOUT_MS)
-            consumer.subscribe([PUBLISHER.name()], listener=self)
+            await wait_for_own_topics(self._kafka, self._network)
+            consumer = make_consumer(
+                self._kafka, group=self._name, client_id=NAME, session_timeout_ms=SESSION_TIMEOUT_MS
+            )
+            consumer.subscribe([self._place.topic], listener=self)
             self._consumer = consumer
             try:
                 await consumer.start()
                 await self._stand(consumer)
             except ProducerFenced:
                 self._log.warning("fenced")
+            except ForeignTopicsError as error:
+                self._log.error("foreign_topics", owner=error.owner, reason=str(error))
             except SealedValueError as error:
                 self._log.error("cannot_seal", kind=error.kind, reason=str(error))
             except (KafkaError, OSError) as error:
@@ -107,7 +112,7 @@ class Publisher(ConsumerRebalanceListener):
 
     async def _publish_while_in_role(self, consumer: Any) -> None:
         producer = make_producer(
-            self._kafka, NAME, transactional_id=NAME, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS
+            self._kafka, NAME, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS
         )
         sealing = SealingProducer(producer, self._keys, NAME)
         try:
@@ -125,7 +130,7 @@ class Publisher(ConsumerRebalanceListener):
             await producer.stop()
 
     async def _read_cursor(self) -> None:
-        """What the last committed transaction left, or the beginning."""
+        """What the last committed transaction left, or the beginning. Raises ForeignTopicsError."""
         consumer = make_consumer(self._kafka, group=None, client_id=f"{NAME}-cursor", read_committed=True)
         try:
             await consumer.start()
@@ -134,6 +139,7 @@ class Publisher(ConsumerRebalanceListener):
             found = await newest_cursor(consumer, self._place, end, self._undecodable)
         finally:
             await consumer.stop()
+        require_own(found, self._kafka, self._network)
         self.next_leaf, self.block_height = found.next_leaf, found.block_height
 
     def _undecodable(self, offset: int) -> None:
@@ -146,10 +152,10 @@ class Publisher(ConsumerRebalanceListener):
         if next_leaf == self.next_leaf and not blocks:
             return 0
         height = blocks[-1].height if blocks else self.block_height
-        outs = settlement_records(proven, self._organisations)
-        outs += status_records(proven, self._payers, self._buckets)
-        outs += block_records([b for b in blocks if b.commit_qc])
-        outs.append(cursor_record(next_leaf, height))
+        outs = settlement_records(proven, self._network)
+        outs += status_records(proven, self._network)
+        outs += block_records([b for b in blocks if b.commit_qc], self._network)
+        outs.append(cursor_record(next_leaf, height, self._network))
         async with sealing.producer.transaction():
             await confirmed(await sealing.begin(outs, time.time_ns() // 1_000_000))
         count = next_leaf - self.next_leaf + len(blocks)

@@ -21,12 +21,14 @@ import faust
 from faust.worker import Worker
 
 from runtime.ack_window import AckWindow
-from runtime.kafka import SealingProducer, confirmed, make_producer, wait_for_topics
+from runtime.kafka import SealingProducer, confirmed, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAST_ACK, STAGE_PARTITIONS
+from runtime.network import Network
 from runtime.process import collect_seldom
 from runtime.stage import AnyStage
 from runtime.stage_core import StageCore
+from runtime.stage_place import group_of, wait_for_sources
 from runtime.topic_keys import TopicKeys
 
 IN_FLIGHT: Final = 64
@@ -37,7 +39,13 @@ DRAIN_S: Final = 10.0
 
 
 def run_faust_stage(
-    stage: AnyStage, *, kafka: str, keys: TopicKeys, group: str = "", data: str = "", drain_s: float = DRAIN_S
+    stage: AnyStage,
+    *,
+    kafka: str,
+    keys: TopicKeys,
+    network: Network | None = None,
+    data: str = "",
+    drain_s: float = DRAIN_S,
 ) -> None:
     """Runs the worker until SIGTERM or SIGINT; ends the process, with exit code 1 after an unexpected exception.
 
@@ -47,8 +55,8 @@ def run_faust_stage(
     if data:
         Path(data).mkdir(parents=True, exist_ok=True)
     collect_seldom()
-    asyncio.run(wait_for_topics(kafka, stage.topics))  # Faust ends where no broker answers
-    app = faust_app(group or stage.name, kafka, data, drain_s)
+    asyncio.run(wait_for_sources(stage, kafka, network))  # Faust ends where no broker answers
+    app = faust_app(group_of(stage, network), kafka, data, drain_s)
     worker = _FaustStage(stage, app, kafka, keys)
     try:
         Worker(app, loglevel="WARN", redirect_stdouts=False, quiet=True).execute_from_commandline()

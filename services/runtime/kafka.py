@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from runtime.log import get_logger
 from runtime.stage import Out
@@ -30,6 +30,8 @@ CONTENT_TYPE: Final = "application/protobuf"
 GATHER_BYTES: Final = 128 * 1024
 GATHER_MS: Final = 100
 CREATE_TIMEOUT_MS: Final = 30_000
+BROKERS_REPLICATION: Final = -1
+"""As many replicas of each partition as the broker makes by default (`default.replication.factor`)."""
 TOPICS_PAUSE_S: Final = 0.5
 
 
@@ -90,12 +92,14 @@ def make_consumer(
     )
 
 
-async def create_topics(kafka: str, topics: Iterable[NamedTopic], buckets: int) -> list[str]:
+async def create_topics(
+    kafka: str, topics: Iterable[NamedTopic], buckets: int, replication: int = BROKERS_REPLICATION
+) -> list[str]:
     """Creates what is missing, dead-letter topics too, and returns the names it created.
 
     Raises KafkaError where the broker refuses, for example without the right.
     """
-    wanted = [new for topic in topics for new in _new_topics(topic, buckets)]
+    wanted = [new for topic in topics for new in _new_topics(topic, buckets, replication)]
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="claimledger-topics")
     await admin.start()
     try:
@@ -111,13 +115,28 @@ async def create_topics(kafka: str, topics: Iterable[NamedTopic], buckets: int) 
     return created
 
 
-def _new_topics(topic: NamedTopic, buckets: int) -> list[NewTopic]:
+async def delete_topics(kafka: str, names: Sequence[str]) -> None:
+    """Deletes these; one that is gone already counts as deleted. Raises KafkaError where the broker refuses."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka, client_id="claimledger-topics")
+    await admin.start()
+    try:
+        answer = await admin.delete_topics(list(names), timeout_ms=CREATE_TIMEOUT_MS)
+    finally:
+        await admin.close()
+    for name, code, *_ in answer.topic_error_codes:
+        if code not in {0, UnknownTopicOrPartitionError.errno}:
+            raise for_code(code)(f"topic {name} cannot be deleted")
+
+
+def _new_topics(topic: NamedTopic, buckets: int, replication: int) -> list[NewTopic]:
     row = topic.row
+    # aiokafka takes -1 beside an empty map only.
+    assigned: dict[int, list[int]] | None = {} if replication == BROKERS_REPLICATION else None
     policy = {"cleanup.policy": "compact"} if row.retention_ms is None else {"retention.ms": str(row.retention_ms)}
-    made = [NewTopic(topic.name, row.partitions or buckets, 1, topic_configs=policy)]
+    made = [NewTopic(topic.name, row.partitions or buckets, replication, assigned, topic_configs=policy)]
     if row.dead_letters:
         retention = {"retention.ms": str(DEAD_LETTER_RETENTION_MS)}
-        made.append(NewTopic(topic.dead_letter_name, 1, 1, topic_configs=retention))
+        made.append(NewTopic(topic.dead_letter_name, 1, replication, assigned, topic_configs=retention))
     return made
 
 

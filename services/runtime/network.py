@@ -15,11 +15,12 @@ in the file is public. Layout of the run directory (all paths relative to it):
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from runtime.topics import NamedTopic, Scope, Service
+from runtime.topics import NamedTopic, Scope, Service, Topic, check_prefix, in_kafka, named_topics
 
 NETWORK_FILE: Final = "network.json"
 GENESIS_FILE: Final = "genesis.bin"
@@ -69,10 +70,28 @@ class Network:
     """Payer → hex Ed25519 public key of its pricing key, which also signs rejections."""
     npi_organisations: dict[str, str]
     """The registry NPI → organisation that is paid."""
+    topic_prefix: str = ""
+    """Before every name in Kafka, so that networks can share one; empty where this one has its Kafka to itself."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a prefix that Kafka does not take."""
+        check_prefix(self.topic_prefix)
 
     @property
     def payers(self) -> tuple[str, ...]:
         return tuple(o.id for o in self.organisations if "insurer" in o.roles)
+
+    def topic(self, row: Topic, tenant: str = "") -> NamedTopic:
+        """A row of the topic table as this network names it."""
+        return NamedTopic(row, tenant, self.topic_prefix)
+
+    def topics(self) -> Iterator[NamedTopic]:
+        """All topics of this network, in table order."""
+        return named_topics(self.payers, [o.id for o in self.organisations], self.topic_prefix)
+
+    def in_kafka(self, name: str) -> str:
+        """A consumer group or transactional id as this network's Kafka knows it."""
+        return in_kafka(name, self.topic_prefix)
 
     def recipients(self, topic: NamedTopic) -> tuple[ServiceEndpoint, ...]:
         """Who may open the topic's key: its writers and readers, each of the right organisation.

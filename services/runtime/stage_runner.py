@@ -14,11 +14,13 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from runtime.ack_window import AckWindow
-from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer, wait_for_topics
+from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
 from runtime.metrics import STAGE_LAG, STAGE_LAST_ACK, STAGE_PARTITIONS, STAGE_SECONDS
+from runtime.network import Network
 from runtime.stage import AnyStage
 from runtime.stage_core import StageCore
+from runtime.stage_place import group_of, wait_for_sources
 from runtime.topic_keys import TopicKeys
 
 POLL_MS: Final = 100
@@ -27,13 +29,20 @@ COMMIT_INTERVAL_S: Final = 0.5
 
 
 async def run_stage(
-    stage: AnyStage, *, kafka: str, keys: TopicKeys, stop: asyncio.Event, group: str = "", client_id: str = ""
+    stage: AnyStage,
+    *,
+    kafka: str,
+    keys: TopicKeys,
+    stop: asyncio.Event,
+    network: Network | None = None,
+    client_id: str = "",
 ) -> None:
     """Runs until `stop`; then finishes the current poll, commits and returns.
 
-    `group` is the stage's name unless given. Raises what the stage raises, without acknowledging the records in hand.
+    The group is the stage's name, as `network` calls it in its Kafka. Raises what the stage raises, without acknowledging the
+    records in hand.
     """
-    waiting = asyncio.ensure_future(wait_for_topics(kafka, stage.topics))
+    waiting = asyncio.ensure_future(wait_for_sources(stage, kafka, network))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
     for task in (waiting, stopping):
@@ -42,7 +51,7 @@ async def run_stage(
         return
     name = client_id or stage.name
     producer = SealingProducer(make_producer(kafka, name), keys, stage.name)
-    consumer = make_consumer(kafka, group=group or stage.name, client_id=name, session_timeout_ms=6000)
+    consumer = make_consumer(kafka, group=group_of(stage, network), client_id=name, session_timeout_ms=6000)
     async with producer:
         runner = _Runner(StageCore(stage, kafka, keys, producer), consumer)
         consumer.subscribe(list(stage.topics), listener=runner)

@@ -12,14 +12,16 @@ MAX_EVENTS: Final = 500
 """Steps in one record."""
 
 
-def status_records(payer: str, buckets: int, events: Iterable[events_pb2.StatusEvent]) -> list[Out]:
+def status_records(
+    payer: str, buckets: int, events: Iterable[events_pb2.StatusEvent], topic_prefix: str = ""
+) -> list[Out]:
     """Batches for the payer's raw status topic; a claim's steps stay in their order."""
     groups: dict[int, list[events_pb2.StatusEvent]] = {}
     for event in events:
         groups.setdefault(bucket_of(event.claim_ref, buckets), []).append(event)
     return [
         Out(
-            RAW_STATUS.name(payer),
+            RAW_STATUS.name(payer, topic_prefix),
             bucket.to_bytes(4, "big"),
             events_pb2.StatusBatch(events=group[start : start + MAX_EVENTS]).SerializeToString(),
             RAW_STATUS.schema,

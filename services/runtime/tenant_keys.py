@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from runtime.network import Network, organisation_directory
 from runtime.pki import load_hpke_key
 from runtime.topic_keys import Sealer, TopicKeys, recipients_of
-
-_PAYER: Final = "p."
-_ORGANISATION: Final = "org."
 
 
 def service_keys(run: Path, network: Network, organisation: str, service: str) -> TopicKeys:
@@ -25,7 +21,9 @@ class TenantKeys(TopicKeys):
     """One `TopicKeys` for each tenant, chosen by the topic's name; `service` is the process's part in each tenant."""
 
     def __init__(self, run: Path, network: Network, service: str, tenants: Sequence[str]) -> None:
-        self._tenants = {tenant: service_keys(run, network, tenant, service) for tenant in tenants}
+        held = {tenant: service_keys(run, network, tenant, service) for tenant in tenants}
+        own = [topic for topic in network.topics() if topic.tenant in held]
+        self._by_topic = {name: held[t.tenant] for t in own for name in (t.name, t.dead_letter_name)}
 
     def sealer(self, topic: str, schema: str) -> Sealer:
         return self._of(topic).sealer(topic, schema)
@@ -37,12 +35,4 @@ class TenantKeys(TopicKeys):
 
     def _of(self, topic: str) -> TopicKeys:
         """Raises KeyError for a topic of a tenant that this process does not serve."""
-        return self._tenants[tenant_of(topic)]
-
-
-def tenant_of(topic: str) -> str:
-    """The payer or organisation in a topic's name. Raises KeyError for a common topic."""
-    for prefix in (_PAYER, _ORGANISATION):
-        if topic.startswith(prefix):
-            return topic.removeprefix(prefix).partition(".")[0]
-    raise KeyError(topic)
+        return self._by_topic[topic]

@@ -30,7 +30,6 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from runtime.durable import sync_directory
 from runtime.network import Network
-from runtime.topics import named_topics
 
 KEY_ID: Final = "key-id"
 NONCES_AT_ONCE: Final = 256
@@ -60,7 +59,7 @@ def recipients_of(network: Network) -> Callable[[str], Mapping[str, str]]:
     Raises KeyError for a name that the table does not give.
     """
     table: dict[str, Mapping[str, str]] = {}
-    for topic in named_topics(network.payers, [o.id for o in network.organisations]):
+    for topic in network.topics():
         wraps = {f"{e.organisation}/{e.service}": e.hpke_public for e in network.recipients(topic)}
         table[topic.name] = table[topic.dead_letter_name] = wraps
     return table.__getitem__

@@ -4,16 +4,38 @@ Topics are created from this table, keys are wrapped for the services named in i
 generated from it. A name says whose it is: `p.<payer>.…` belongs to one payer, `org.<id>.…` to one organisation, the
 rest is common. Partitions of internal topics are numbered by bucket, so the producer of a record names the partition.
 
+Networks that share a Kafka are told apart by a prefix before each name there, of topics, consumer groups and transactional
+ids: `in_kafka` puts it, and nothing else does.
+
 Source: architecture.md, Who runs what.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 DAY_MS: Final = 24 * 3600 * 1000
+LONGEST_PREFIX: Final = 64
+"""Characters. The longest name behind it has 86, with a tenant of 63; Kafka takes 249, the dot between them included."""
+_PREFIX: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_PREFIX - 1}}}")
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix, where it may stand before names in Kafka; empty means none. Raises ValueError."""
+    if prefix and not _PREFIX.fullmatch(prefix):
+        raise ValueError(
+            f"the topic prefix {prefix!r} is not 1 to {LONGEST_PREFIX} of the letters, digits, '.', '_' and '-' that Kafka "
+            "takes, beginning with a letter or digit"
+        )
+    return prefix
+
+
+def in_kafka(name: str, prefix: str) -> str:
+    """What a topic, a consumer group or a transactional id of the network with this prefix is called in its Kafka."""
+    return f"{prefix}.{name}" if prefix else name
 
 
 class Scope(Enum):
@@ -55,11 +77,11 @@ class Topic:
     encrypted: bool = True
     about: str = ""
 
-    def name(self, tenant: str = "") -> str:
-        """The topic's name for one payer or organisation; common topics take no tenant."""
+    def name(self, tenant: str = "", prefix: str = "") -> str:
+        """The topic's name for one payer or organisation, in the network with this prefix; common topics take no tenant."""
         if self.scope is Scope.COMMON:
-            return self.suffix
-        return f"{'p' if self.scope is Scope.PAYER else 'org'}.{tenant}.{self.suffix}"
+            return in_kafka(self.suffix, prefix)
+        return in_kafka(f"{'p' if self.scope is Scope.PAYER else 'org'}.{tenant}.{self.suffix}", prefix)
 
 
 SUBMITTED: Final = Topic(
@@ -97,12 +119,12 @@ ALERTS: Final = Topic(
 )  # fmt: skip
 VALIDATION_STATE: Final = Topic(
     Scope.PAYER, "validation.state", "member_ref, claim_ref, version", "validation's own state record",
-    (Service.VALIDATION,), (Service.VALIDATION,), retention_ms=None, dead_letters=False,
+    (Service.VALIDATION,), (Service.VALIDATION,), retention_ms=None,
     about="member history, rebuilt after restart and rebalance",
 )  # fmt: skip
 FRAUD_STATE: Final = Topic(
     Scope.PAYER, "fraud.state", "observed/<n> or snapshot/<n>/<part>", "claimledger.fraud.v1.ScoringSnapshot",
-    (Service.FRAUD,), (Service.FRAUD,), retention_ms=None, dead_letters=False, about="windows and quantiles of scoring",
+    (Service.FRAUD,), (Service.FRAUD,), retention_ms=None, about="windows and quantiles of scoring",
 )  # fmt: skip
 STATUS: Final = Topic(
     Scope.ORGANISATION, "status", "claim_ref", "claimledger.events.v1.StatusEvent",
@@ -138,26 +160,27 @@ DEAD_LETTER_SUFFIX: Final = ".dlq"
 
 @dataclass(frozen=True, slots=True)
 class NamedTopic:
-    """A row of the table for one tenant; `tenant` is empty for common topics."""
+    """A row of the table for one tenant of the network with this prefix; `tenant` is empty for common topics."""
 
     row: Topic
     tenant: str
+    prefix: str = ""
 
     @property
     def name(self) -> str:
-        return self.row.name(self.tenant)
+        return self.row.name(self.tenant, self.prefix)
 
     @property
     def dead_letter_name(self) -> str:
         return self.name + DEAD_LETTER_SUFFIX
 
 
-def named_topics(payers: Iterable[str], organisations: Iterable[str]) -> Iterator[NamedTopic]:
+def named_topics(payers: Iterable[str], organisations: Iterable[str], prefix: str = "") -> Iterator[NamedTopic]:
     """All topics of a network, in table order."""
     tenants = {Scope.PAYER: tuple(payers), Scope.ORGANISATION: tuple(organisations), Scope.COMMON: ("",)}
     for row in TABLE:
         for tenant in tenants[row.scope]:
-            yield NamedTopic(row, tenant)
+            yield NamedTopic(row, tenant, prefix)
 
 
 def bucket_of(key: bytes, buckets: int) -> int:

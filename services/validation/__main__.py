@@ -28,7 +28,7 @@ def build(settings: ValidationSettings, network: Network) -> tuple[Validation, D
         references[payer] = load_reference(place / "reference.json")
         key = load_signing_key(place / "pricing.ed25519")
         chain_id, rules = bytes.fromhex(network.chain_id), references[payer].rule_set_hash
-        issuers[payer] = Issuer(payer, chain_id, rules, network.buckets, key.sign)
+        issuers[payer] = Issuer(payer, chain_id, rules, network.buckets, key.sign, network.topic_prefix)
     first = organisation_directory(settings.run, payers[0])
     tls = TlsFiles(first / "validation.pem", first / "validation.key", settings.run / "ca.pem")
     tagger = DuplicateTagger(network.tags_address, tls)
@@ -53,12 +53,12 @@ def main() -> None:
         configure_logging("validation", settings.log_level, settings.log_format)
         serve_metrics(settings.metrics_port)
         data = str(settings.run / "data" / "validation")
-        run_faust_stage(stage, kafka=kafka, keys=keys, data=data, drain_s=settings.drain_s)
+        run_faust_stage(stage, kafka=kafka, keys=keys, network=network, data=data, drain_s=settings.drain_s)
         return
 
     async def run(stop: asyncio.Event) -> None:
         try:
-            await run_stage(stage, kafka=kafka, keys=keys, stop=stop)
+            await run_stage(stage, kafka=kafka, keys=keys, network=network, stop=stop)
         finally:
             await tagger.close()
 

@@ -24,7 +24,7 @@ from claims.transaction import (
     record_message,
 )
 from runtime.stage import Out
-from runtime.topics import REJECTED, VALIDATED
+from runtime.topics import REJECTED, VALIDATED, Topic
 from validation.case import Case, excluded_roles
 from validation.history import BilledClaim
 from validation.minutes import minutes_of
@@ -61,6 +61,11 @@ class Issuer:
     rule_set_hash: bytes
     buckets: int
     sign: Sign
+    topic_prefix: str = ""
+    """Of the network's names in Kafka."""
+
+    def topic(self, row: Topic) -> str:
+        return row.name(self.payer, self.topic_prefix)
 
 
 def facts_of(case: Case, judged: BilledClaim, attempt: int, accepted_ms: int) -> events_pb2.ClaimFacts:
@@ -119,7 +124,7 @@ def _validated(issuer: Issuer, bucket: int, piece: Sequence[Priced]) -> Out:
     )
     event = hashlib.sha256(record + str(piece[0].facts.attempt).encode()).hexdigest()[:32]
     return Out(
-        VALIDATED.name(issuer.payer),
+        issuer.topic(VALIDATED),
         bucket.to_bytes(4, "big"),
         value.SerializeToString(),
         VALIDATED.schema,
@@ -150,7 +155,7 @@ def rejected_record(issuer: Issuer, case: Case, findings: Sequence[Finding], com
     )
     ref = case.accepted.claim_ref
     event = event_id(ref, case.accepted.version, STEP_OF[Status.REJECTED]).hex()
-    return Out(REJECTED.name(issuer.payer), ref, value.SerializeToString(), REJECTED.schema, event)
+    return Out(issuer.topic(REJECTED), ref, value.SerializeToString(), REJECTED.schema, event)
 
 
 def status_event(case: Case, status: Status, now_ms: int, detail: str) -> events_pb2.StatusEvent:

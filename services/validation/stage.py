@@ -60,17 +60,17 @@ class Validation(Stage[Histories, Message]):
         tags: Tags,
         clock_ms: Callable[[], int],
     ) -> None:
-        self._issuers = {SUBMITTED.name(payer): issuer for payer, issuer in issuers.items()}
+        self._issuers = {issuer.topic(SUBMITTED): issuer for issuer in issuers.values()}
         self._references = references
         self._tags = tags
         self._clock_ms = clock_ms
         self.topics = list(self._issuers)
         self.schemas = dict.fromkeys(self.topics, SUBMITTED.schema) | {
-            VALIDATION_STATE.name(payer): VALIDATION_STATE.schema for payer in issuers
+            issuer.topic(VALIDATION_STATE): VALIDATION_STATE.schema for issuer in issuers.values()
         }
 
     def state_topic(self, topic: str) -> str | None:
-        return VALIDATION_STATE.name(self._issuers[topic].payer)
+        return self._issuers[topic].topic(VALIDATION_STATE)
 
     def open_partition(self, topic: str, partition: int) -> Histories:  # noqa: ARG002 - all partitions begin alike
         return Histories()
@@ -107,13 +107,13 @@ class Validation(Stage[Histories, Message]):
                 steps.append(status_event(case, Status.REJECTED, now_ms, _detail(findings)))
                 continue
             judged, kept = state.judge(case, findings)
-            outs += [_state_record(issuer.payer, key, value, record) for key, value in kept]
+            outs += [_state_record(issuer, key, value, record) for key, value in kept]
             findings += duplicate_findings(case, judged)
             item = self._price(issuer, submitted, findings, judged)
             priced.append(item)
             steps.append(status_event(case, Status.VALIDATED, now_ms, _detail(findings)))
         outs += validated_records(issuer, priced)
-        return outs + status_records(issuer.payer, issuer.buckets, steps)
+        return outs + status_records(issuer.payer, issuer.buckets, steps, issuer.topic_prefix)
 
     def _price(self, issuer: Issuer, submitted: Submitted, findings: Sequence[Finding], judged: BilledClaim) -> Priced:
         case = submitted.case
@@ -177,9 +177,14 @@ def _detail(findings: Sequence[Finding]) -> str:
     return " ".join(told)[:200]
 
 
-def _state_record(payer: str, key: bytes, value: bytes, record: Incoming) -> Out:
+def _state_record(issuer: Issuer, key: bytes, value: bytes, record: Incoming) -> Out:
     """What the history keeps of a claim; compaction drops the claims that are forgotten."""
     event = f"{record.topic}/{record.partition}/{record.offset}/{key.hex()}"
     return Out(
-        VALIDATION_STATE.name(payer), key, value or None, VALIDATION_STATE.schema, event, partition=record.partition
+        issuer.topic(VALIDATION_STATE),
+        key,
+        value or None,
+        VALIDATION_STATE.schema,
+        event,
+        partition=record.partition,
     )

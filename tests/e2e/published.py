@@ -110,7 +110,7 @@ def _copy(value: bytes) -> Copy:
 
 async def values_of(session: Session, topic: Topic) -> list[bytes]:
     """The committed records of an organisation's topic, opened as its own client opens them."""
-    name = topic.name(session.organisation)
+    name = session.network.topic(topic, session.organisation).name
     keys = service_keys(session.run, session.network, session.organisation, "client")
     partitions = [TopicPartition(name, partition) for partition in range(session.network.buckets)]
     consumer = make_consumer(session.network.kafka, group=None, client_id="recount", read_committed=True)
@@ -128,7 +128,7 @@ async def _blocks(session: Session, found: Published) -> None:
     consumer = make_consumer(session.network.kafka, group=None, client_id="recount", read_committed=True)
     await consumer.start()
     try:
-        async for record in read_to_end(consumer, [TopicPartition(BLOCKS.name(), 0)]):
+        async for record in read_to_end(consumer, [TopicPartition(session.network.topic(BLOCKS).name, 0)]):
             block = ledger_pb2.BlockEvent.FromString(record.value).block
             if block.height in found.blocks:
                 found.repeated_blocks.append(block.height)

@@ -28,6 +28,7 @@ from cli.processes import ROOT, Processes
 from cli.session import Session, open_session
 from cli.world import World
 from runtime.broker import JARS, LocalKafka
+from runtime.topics import Topic
 from tests.fixtures.absent import absent
 from tests.fixtures.kafka import NO_JARS
 from tests.fixtures.ports import neighbouring_ports
@@ -36,6 +37,8 @@ PORTS: Final = 62
 """Those of the network, then the broker's two."""
 HEAP_MB: Final = 384
 SEED: Final = 5
+TOPIC_PREFIX: Final = "e2e"
+"""Every network here has one: whoever forgot it would read and write where no topic is."""
 CALL_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 90.0
 POLL_S: Final = 0.1
@@ -71,6 +74,10 @@ class Running:
             else:
                 self.processes.start(name)
         self.processes.wait_ready([name for name in names if name != "broker"])
+
+    def topic(self, row: Topic, tenant: str = "") -> str:
+        """What the topic is called here."""
+        return self.processes.network.topic(row, tenant).name
 
     def found(self) -> None:
         """Plans and members onto the ledger."""
@@ -204,7 +211,7 @@ def made_network(
         absent("Kafka", [NO_JARS])
     base = neighbouring_ports(PORTS)
     kafka = LocalKafka(run / "kafka", base + PORTS - 2, base + PORTS - 1, HEAP_MB)
-    make_certs(run, SEED, families, base, kafka.address, BUCKETS)
+    make_certs(run, SEED, families, base, kafka.address, BUCKETS, TOPIC_PREFIX)
     processes = Processes(
         run, kafka, dict(environment or {}), {name: dict(values) for name, values in (own or {}).items()}
     )

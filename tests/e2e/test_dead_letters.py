@@ -59,7 +59,7 @@ async def poison(network: Running, topics: Iterable[Topic]) -> None:
     await producer.start()
     try:
         for topic in topics:
-            name, party = topic.name("aurora"), [("party", b"submitter")]
+            name, party = network.topic(topic, "aurora"), [("party", b"submitter")]
             await producer.send_and_wait(name, JUNK, key=b"unsealed", partition=0, headers=party)
             sealed = Out(name, b"sealed", JUNK, topic.schema, "poison", partition=1, headers=tuple(party))
             await sealing(network, WRITERS[topic], producer).send_all([sealed], int(time.time() * 1000))
@@ -92,7 +92,7 @@ def test_poison_in_every_topic_is_set_aside_and_the_stream_goes_on(network: Runn
 
     def all_there() -> bool:
         found = {(row["position"].rpartition(".dlq:")[0], row["type"]) for row in letters(network, "aurora")}
-        due = {topic.name("aurora") for topic in WRITERS}
+        due = {network.topic(topic, "aurora") for topic in WRITERS}
         kinds = {name: {kind for topic, kind in found if topic == name} for name in due}
         return all(len(some) >= 2 for some in kinds.values())
 
@@ -108,13 +108,13 @@ def test_poison_in_every_topic_is_set_aside_and_the_stream_goes_on(network: Runn
         assert shown["stage"]
         places.add((shown["topic"], shown["partition"], shown["offset"]))
     assert sorted((topic, partition) for topic, partition, _ in places) == sorted(
-        (topic.name("aurora"), partition) for topic in WRITERS for partition in (0, 1)
+        (network.topic(topic, "aurora"), partition) for topic in WRITERS for partition in (0, 1)
     )
 
 
 def test_what_cannot_be_repaired_comes_back_as_a_letter_and_is_marked(network: Running) -> None:
     asyncio.run(poison(network, [SUBMITTED]))
-    name = SUBMITTED.name("aurora")
+    name = network.topic(SUBMITTED, "aurora")
     open_ones = until(lambda: [r for r in letters(network, name) if not r["replayed"]], WITHIN_S, "no letter came")
     count = len(letters(network, name))
     said = network.said_here("dlq", "replay", open_ones[0]["position"])
@@ -124,7 +124,7 @@ def test_what_cannot_be_repaired_comes_back_as_a_letter_and_is_marked(network: R
     assert again["replayed"] is True
     said = network.said_here("dlq", "replay", open_ones[0]["position"])
     assert "0 replayed" in said.out, "a letter goes back once"
-    said = network.said_here("dlq", "show", "p.aurora.claims.submitted.dlq:999999")
+    said = network.said_here("dlq", "show", f"{name}.dlq:999999")
     assert (said.code, "dlq list" in said.err) == (1, True)
 
 
@@ -132,7 +132,7 @@ def test_a_claim_whose_key_was_missing_settles_after_repair_and_replay(network: 
     """Validation cannot open the topic's key of the day: its records are letters. The key comes back, they are replayed,
     and the claim, never sent again by intake, goes its way."""
     claim = next(p.claim for p in Generator(network.world, 5150, planted=False) if p.claim.header.payer == "borealis")
-    name = SUBMITTED.name("borealis")
+    name = network.topic(SUBMITTED, "borealis")
     network.processes.stop("validation")
     (key,) = (network.run / "keys" / "topics" / name).glob("*.json")
     away = key.rename(key.with_suffix(".away"))
@@ -167,7 +167,7 @@ def test_an_undecodable_cursor_does_not_stop_the_publisher(network: Running) -> 
         producer = make_producer(network.kafka.address, "poison")
         await producer.start()
         try:
-            await producer.send_and_wait(PUBLISHER.name(), JUNK, key=b"cursor", partition=0)
+            await producer.send_and_wait(network.topic(PUBLISHER), JUNK, key=b"cursor", partition=0)
         finally:
             await producer.stop()
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from runtime.network import Network, Organisation
 from runtime.stage import Out
 from runtime.topic_keys import TopicKeys
 from runtime.topics import RETRY, SCORED, NamedTopic, Topic
-from tests.contract.ledger.publishing import PATIENCE_S, ended, keys_in, own
+from tests.contract.ledger.publishing import PATIENCE_S, ended, keys_in
 from tests.fixtures.kafka import now_ms
 from tests.fixtures.ledger_world import CHAIN_ID, LedgerWorld, claim, line, scored_entry, verify
 
@@ -47,6 +47,11 @@ NETWORK = Network(
     pricing_keys={},
     npi_organisations={},
 )
+
+
+def own(row: Topic, prefix: str) -> Topic:
+    """The row under a name of one test alone."""
+    return replace(row, suffix=f"{prefix}.{row.suffix}")
 
 
 def entries(count: int, name: str = "claim") -> list[bytes]:

@@ -13,7 +13,7 @@ import pytest
 
 from ledger_commit import publisher
 from runtime import kafka
-from tests.contract.ledger.publishing import Names, Publishing, keys_in
+from tests.contract.ledger.publishing import Publishing, keys_in, network_of
 from tests.fixtures.executed import history
 
 
@@ -28,13 +28,12 @@ async def main(plan: dict[str, Any]) -> None:
             print("sent", flush=True)
             await asyncio.Event().wait()
 
-    patch, names = pytest.MonkeyPatch(), Names.of(plan["prefix"])
-    names.use(patch)
+    patch, network = pytest.MonkeyPatch(), network_of(plan["prefix"])
     patch.setattr(publisher, "confirmed", confirmed)
     for name, value in plan["constants"].items():
         patch.setattr(publisher, name, value)
     directory = Path(plan["directory"])
-    publishing = Publishing(plan["kafka"], directory / "killed", names, keys_in(directory))
+    publishing = Publishing(plan["kafka"], directory / "killed", network, keys_in(directory))
     executor = await publishing.executor(*history(plan["rounds"]))
     await publishing.publisher(executor).run()
 

@@ -1,6 +1,6 @@
 """Publishers on a real broker, each with a ledger of its own that executes the same blocks; consensus is left out.
 
-Topics, group and transactional id have names of one test alone.
+Topics, group and transactional id have the prefix of one test alone.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
@@ -22,16 +21,16 @@ from claimledger.ledger.v1 import ledger_pb2
 from claims.result import CLAIM_RESULT
 from claims.status import AFTER_REVIEW_STEP, STEP_OF, Status
 from claims.transaction import RefusalReason
-from ledger_commit import cursor, publications, publisher
+from ledger_commit import publications
 from ledger_commit.cursor import Progress, PublishingWatch
-from ledger_commit.publisher import Publisher
+from ledger_commit.publisher import NAME, Publisher
 from ledger_commit.results import CLAIM_RESULT_VERSION, block_message
-from runtime import status_batches
 from runtime.dlq import read_to_end
 from runtime.kafka import create_topics, make_consumer
 from runtime.network import Network, Organisation
+from runtime.stage import Out
 from runtime.topic_keys import KEY_ID, TopicKeys
-from runtime.topics import BLOCKS, PUBLISHER, RAW_STATUS, SETTLEMENTS, NamedTopic, Topic
+from runtime.topics import BLOCKS, PUBLISHER, RAW_STATUS, SETTLEMENTS, NamedTopic
 from tests.fixtures.executed import Block, Executor, time_of
 from tests.fixtures.ledger_world import CHAIN_ID, ORGANISATIONS
 
@@ -54,43 +53,16 @@ PATIENCE_S = 45
 """Longer than a client waits for one answer, so that a test on a starved machine is slow and does not fail."""
 
 
-def own(row: Topic, prefix: str) -> Topic:
-    """The row under a name of one test alone."""
-    return replace(row, suffix=f"{prefix}.{row.suffix}")
+def network_of(prefix: str) -> Network:
+    """The network under names of one test alone."""
+    return replace(NETWORK, topic_prefix=prefix)
 
 
-@dataclass(frozen=True)
-class Names:
-    """Rows of the topic table and the publisher's name, for one test alone."""
-
-    publisher: Topic
-    blocks: Topic
-    settlements: Topic
-    raw_status: Topic
-    group: str
-
-    @classmethod
-    def of(cls, prefix: str) -> "Names":
-        publisher, blocks, settlements, raw_status = (
-            own(row, prefix) for row in (PUBLISHER, BLOCKS, SETTLEMENTS, RAW_STATUS)
-        )
-        return cls(publisher, blocks, settlements, raw_status, f"{prefix}.publisher")
-
-    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """From now on, in this process."""
-        monkeypatch.setattr(publisher, "NAME", self.group)
-        for module in (publisher, publications, cursor):
-            monkeypatch.setattr(module, "PUBLISHER", self.publisher)
-        monkeypatch.setattr(publications, "BLOCKS", self.blocks)
-        monkeypatch.setattr(publications, "SETTLEMENTS", self.settlements)
-        monkeypatch.setattr(status_batches, "RAW_STATUS", self.raw_status)
-
-    @property
-    def topics(self) -> list[NamedTopic]:
-        """All that a publisher writes to."""
-        common = [NamedTopic(row, "") for row in (self.publisher, self.blocks)]
-        settlements = [NamedTopic(self.settlements, o) for o in ORGANISATIONS]
-        return [*common, *settlements, *(NamedTopic(self.raw_status, p) for p in PAYERS)]
+def topics_of(network: Network) -> list[NamedTopic]:
+    """All that a publisher writes to."""
+    common = [network.topic(row) for row in (PUBLISHER, BLOCKS)]
+    settlements = [network.topic(SETTLEMENTS, o) for o in ORGANISATIONS]
+    return [*common, *settlements, *(network.topic(RAW_STATUS, p) for p in PAYERS)]
 
 
 Settled = tuple[str, bytes]
@@ -140,14 +112,23 @@ async def due(executor: Executor) -> Published:
 
 @dataclass
 class Publishing:
-    """The broker, the names, and who stands for publisher."""
+    """The broker, the network, and who stands for publisher."""
 
     kafka: str
     directory: Path
-    names: Names
+    network: Network
     keys: TopicKeys
     executors: list[Executor] = field(default_factory=list)
     _standing: dict[Publisher, "asyncio.Task[None]"] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """Of the publishers, and their transactional id."""
+        return self.network.in_kafka(NAME)
+
+    def cursor(self, next_leaf: int, block_height: int) -> Out:
+        """A cursor of this network's."""
+        return publications.cursor_record(next_leaf, block_height, self.network)
 
     async def executor(self, *blocks: Block) -> Executor:
         made = Executor(self.directory / f"executor{len(self.executors)}")
@@ -158,10 +139,10 @@ class Publishing:
 
     def publisher(self, executor: Executor, keys: TopicKeys | None = None) -> Publisher:
         keys = keys or self.keys
-        return Publisher(self.kafka, NETWORK, keys, executor.results, executor.projection, lambda: executor.height)
+        return Publisher(self.kafka, self.network, keys, executor.results, executor.projection, lambda: executor.height)
 
     def watch(self, executor: Executor) -> PublishingWatch:
-        return PublishingWatch(self.kafka, lambda: executor.progress)
+        return PublishingWatch(self.kafka, self.network, lambda: executor.progress)
 
     def stand(self, executor: Executor, keys: TopicKeys | None = None) -> Publisher:
         made = self.publisher(executor, keys)
@@ -179,18 +160,18 @@ class Publishing:
 
     async def published(self, *, committed: bool = True) -> Published:
         """All that is in the topics now."""
-        names = self.names
-        found = await self._records([topic.name for topic in names.topics], committed=committed)
-        settlements = {o: found[names.settlements.name(o)] for o in ORGANISATIONS}
-        batches = {p: found[names.raw_status.name(p)] for p in PAYERS}
+        network = self.network
+        found = await self._records([topic.name for topic in topics_of(network)], committed=committed)
+        settlements = {o: found[network.topic(SETTLEMENTS, o).name] for o in ORGANISATIONS}
+        batches = {p: found[network.topic(RAW_STATUS, p).name] for p in PAYERS}
         return Published(
             {o: [(dict(r.headers)["party"].decode(), r.value) for r in rs] for o, rs in settlements.items()},
             {p: [step for record in rs for step in steps_in(record.value)] for p, rs in batches.items()},
-            [record.value for record in found[names.blocks.name()]],
+            [record.value for record in found[network.topic(BLOCKS).name]],
         )
 
     async def cursors(self, *, committed: bool = True) -> list[bytes]:
-        topic = self.names.publisher.name()
+        topic = self.network.topic(PUBLISHER).name
         return [record.value for record in (await self._records([topic], committed=committed))[topic]]
 
     async def _records(self, names: list[str], *, committed: bool) -> dict[str, list[Any]]:
@@ -215,7 +196,8 @@ class Publishing:
     async def until_published(self, executor: Executor, seconds: float = PATIENCE_S) -> Published:
         """What is published, once the cursor has come as far as this ledger."""
         async with asyncio.timeout(seconds):
-            while not (cursors := await self.cursors()) or cursors[-1] != cursor_of(executor):
+            wanted = self.cursor(executor.progress.next_leaf, executor.progress.block_height).value
+            while not (cursors := await self.cursors()) or cursors[-1] != wanted:
                 await asyncio.sleep(0.05)
         return await self.published()
 
@@ -236,13 +218,6 @@ async def members(kafka: str, group: str) -> int:
 
 def steps_in(batch: bytes) -> list[Step]:
     return [(e.claim_ref, int(e.status), e.step, e.time_ms) for e in events_pb2.StatusBatch.FromString(batch).events]
-
-
-def cursor_of(executor: Executor) -> bytes:
-    progress = executor.progress
-    value = publications.cursor_record(progress.next_leaf, progress.block_height).value
-    assert value is not None
-    return value
 
 
 def progress_of(told: bytes) -> Progress:
@@ -272,10 +247,10 @@ def keys_in(directory: Path) -> TopicKeys:
 
 
 @contextlib.asynccontextmanager
-async def opened(kafka: str, directory: Path, names: Names) -> AsyncIterator[Publishing]:
+async def opened(kafka: str, directory: Path, network: Network) -> AsyncIterator[Publishing]:
     """With its topics made."""
-    await create_topics(kafka, names.topics, 1)
-    made = Publishing(kafka, directory, names, keys_in(directory))
+    await create_topics(kafka, topics_of(network), 1)
+    made = Publishing(kafka, directory, network, keys_in(directory))
     try:
         yield made
     finally:

@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,18 +14,17 @@ from claimledger.events.v1 import events_pb2
 from claimledger.ledger.v1 import ledger_pb2
 from claims.result import CLAIM_RESULT
 from claims.transaction import PricedClaim
-from ledger_commit import app, cursor, feeder
-from runtime import topics
+from ledger_commit import cursor, feeder
 from runtime.dlq import read_to_end
 from runtime.kafka import SealingProducer, create_topics, make_consumer, make_producer
-from runtime.network import GENESIS_FILE
+from runtime.network import GENESIS_FILE, Network, save_network
 from runtime.stage import Out
 from runtime.tenant_keys import service_keys
-from runtime.topics import RETRY, SCORED, Topic, named_topics
+from runtime.topics import RETRY, SCORED, SETTLEMENTS, Topic
 from tests.contract.ledger.conftest import REPLICAS, Replicas
 from tests.contract.ledger.feeding import acknowledged
 from tests.contract.ledger.handing_in import Clerk, told
-from tests.contract.ledger.publishing import PATIENCE_S, PAYERS, Names, members, own
+from tests.contract.ledger.publishing import PATIENCE_S, PAYERS, members
 from tests.fixtures.kafka import now_ms
 from tests.fixtures.ledger_world import claim, line, scored_entry
 from verify_settlement import Verifier
@@ -44,9 +43,14 @@ class Way:
     replicas: Replicas
     clerk: Clerk
     kafka: str
-    names: Names
-    scored: Topic
-    retry: Topic
+
+    @property
+    def network(self) -> Network:
+        return self.replicas.network
+
+    @property
+    def group(self) -> str:
+        return self.network.in_kafka(feeder.GROUP)
 
     async def send(self, topic: Topic, claims: Sequence[PricedClaim]) -> None:
         """A record for each claim, as its payer's scoring would send it, to its payer's partitions in turn."""
@@ -56,35 +60,40 @@ class Way:
             for number, each in enumerate(c for c in claims if c.payer == payer):
                 entry = scored_entry([each], payer, keys=self.clerk.key, chain_id=self.clerk.chain_id)
                 value = events_pb2.ScoredRecord(scored_record=entry[1:]).SerializeToString()
-                outs.append(Out(topic.name(payer), b"key", value, topic.schema, "event", number % PARTITIONS))
+                outs.append(
+                    Out(
+                        self.network.topic(topic, payer).name, b"key", value, topic.schema, "event", number % PARTITIONS
+                    )
+                )
             async with SealingProducer(make_producer(self.kafka, "test"), keys, "test") as producer:
                 await producer.send_all(outs, now_ms())
 
-    async def until_members(self, group: str) -> None:
+    async def until_members(self) -> None:
         """Returns when all replicas have their partitions."""
         async with asyncio.timeout(PATIENCE_S):
-            while await members(self.kafka, group) != len(REPLICAS):
+            while await members(self.kafka, self.group) != len(REPLICAS):
                 await asyncio.sleep(0.1)
 
-    async def until_acknowledged(self, group: str, topic: Topic, count: int) -> None:
+    async def until_acknowledged(self, topic: Topic, count: int) -> None:
         """Returns when the group has acknowledged so many records of all payers."""
-        names = {topic.name(payer) for payer in PAYERS}
+        names = {self.network.topic(topic, payer).name for payer in PAYERS}
         async with asyncio.timeout(PATIENCE_S):
             while (
-                sum(o for place, o in (await acknowledged(self.kafka, group)).items() if place.topic in names) < count
+                sum(o for place, o in (await acknowledged(self.kafka, self.group)).items() if place.topic in names)
+                < count
             ):
                 await asyncio.sleep(0.1)
 
     async def published(self) -> list[ledger_pb2.SettlementProof]:
         """The committed settlements of the payee."""
         keys = service_keys(self.replicas.run, self.replicas.network, PAYEE, "client")
-        topic = self.names.settlements
+        topic = self.network.topic(SETTLEMENTS, PAYEE)
         consumer = make_consumer(self.kafka, group=None, client_id="test", read_committed=True)
         await consumer.start()
         try:
             return [
-                ledger_pb2.SettlementProof.FromString(keys.open(r.topic, r.key, topic.schema, r.value, r.headers))
-                async for r in read_to_end(consumer, [TopicPartition(topic.name(PAYEE), p) for p in range(PARTITIONS)])
+                ledger_pb2.SettlementProof.FromString(keys.open(r.topic, r.key, SETTLEMENTS.schema, r.value, r.headers))
+                async for r in read_to_end(consumer, [TopicPartition(topic.name, p) for p in range(PARTITIONS)])
             ]
         finally:
             await consumer.stop()
@@ -106,27 +115,18 @@ class Way:
 
 
 @pytest.fixture
-async def way(replicas: Replicas, kafka_address: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Way]:
+async def way(replicas: Replicas, kafka_address: str, monkeypatch: pytest.MonkeyPatch) -> Way:
     """All four run; one of them acknowledges what Kafka gives it and drops it."""
-    prefix = f"t{secrets.token_hex(4)}"
-    names, scored, retry = Names.of(prefix), own(SCORED, prefix), own(RETRY, prefix)
-    names.use(monkeypatch)
-    monkeypatch.setattr(topics, "TABLE", tuple(own(row, prefix) for row in topics.TABLE))
-    for module in (app, feeder):
-        monkeypatch.setattr(module, "SCORED", scored)
-        monkeypatch.setattr(module, "RETRY", retry)
-    monkeypatch.setattr(feeder, "GROUP", f"{prefix}.ledger-commit")
+    network = replicas.network = replace(replicas.network, topic_prefix=f"t{secrets.token_hex(4)}")
+    save_network(network, replicas.run)
     monkeypatch.setattr(feeder, "COMMIT_INTERVAL_S", 0.1)
     monkeypatch.setattr(feeder, "RETRY_TURN_S", 0.3)
     monkeypatch.setattr(cursor, "LOOK_S", 0.1)
-    network = replicas.network
-    organisations = [o.id for o in network.organisations]
-    await create_topics(kafka_address, named_topics(network.payers, organisations), PARTITIONS)
+    await create_topics(kafka_address, network.topics(), PARTITIONS)
     using: dict[str, Any] = {"kafka": kafka_address, "replica_feed": True, "replica_publish": True}
     replicas.start(*(r for r in REPLICAS if r != DROPPING), **using)
     replicas.start(DROPPING, **using, replica_drop_claims=True)
-    yield Way(replicas, Clerk(replicas), kafka_address, names, scored, retry)
-    await replicas.stop_all()  # while the names are still those of this test
+    return Way(replicas, Clerk(replicas), kafka_address)
 
 
 async def test_every_claim_is_settled_and_published_once_though_a_replica_drops_its_share(way: Way) -> None:
@@ -138,12 +138,12 @@ async def test_every_claim_is_settled_and_published_once_though_a_replica_drops_
         for number in range(CLAIMS // len(PAYERS))
         for payer in PAYERS
     ]
-    await way.until_members(feeder.GROUP)
-    await way.send(way.scored, claims)
-    await way.until_acknowledged(feeder.GROUP, way.scored, CLAIMS)
+    await way.until_members()
+    await way.send(SCORED, claims)
+    await way.until_acknowledged(SCORED, CLAIMS)
     kept = (await way.replicas.status("aurora")).results_size - 2
     assert 0 < kept < CLAIMS
-    await way.send(way.retry, claims)
+    await way.send(RETRY, claims)
     for replica in REPLICAS:
         assert (await way.replicas.executed(replica, CLAIMS + 2)).results_size == CLAIMS + 2
     found = await way.until_published(CLAIMS)

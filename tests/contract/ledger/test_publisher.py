@@ -12,23 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 from aiokafka.errors import ProducerFenced
 from structlog.testing import capture_logs
 
 from ledger_commit import cursor, publisher
 from ledger_commit.cursor import Progress
 from ledger_commit.publications import cursor_record
-from runtime import kafka
+from runtime import kafka, publishing_cursor
 from runtime.kafka import SealingProducer, make_producer
+from runtime.publishing_cursor import place_of
+from runtime.topics import SETTLEMENTS
 from tests.contract.ledger.publishing import (
     PATIENCE_S,
-    Names,
     Published,
     Publishing,
     due,
     keys_in,
     members,
+    network_of,
     opened,
     progress_of,
     true,
@@ -53,11 +54,9 @@ def prefix() -> str:
 async def publishing(
     kafka_address: str, tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Publishing]:
-    names = Names.of(prefix)
-    names.use(monkeypatch)
     for name, value in SMALL.items():
         monkeypatch.setattr(publisher, name, value)
-    async with opened(kafka_address, tmp_path, names) as made:
+    async with opened(kafka_address, tmp_path, network_of(prefix)) as made:
         yield made
 
 
@@ -93,6 +92,77 @@ async def test_two_publishers_after_one_another_publish_what_one_would_have(
     assert first.next_leaf < executors[0].progress.next_leaf
     (second,) = (p for p in standing if p is not first)
     assert Progress(second.next_leaf, second.block_height) == executors[0].progress
+
+
+async def test_two_networks_on_one_kafka_publish_each_its_own(
+    publishing: Publishing, kafka_address: str, tmp_path: Path
+) -> None:
+    """With another prefix the names of topics, group and transactional id are others: neither fences or waits."""
+    first = await publishing.executor(*history(ROUNDS))
+    async with opened(kafka_address, tmp_path / "other", network_of(f"{publishing.network.topic_prefix}-2")) as other:
+        second = await other.executor(*history(1))
+        publishers = [publishing.stand(first), other.stand(second)]
+        assert await publishing.until_published(first) == await due(first)
+        assert await other.until_published(second) == await due(second)
+        await true(lambda: all(p.has_role for p in publishers))
+        assert await members(kafka_address, publishing.group) == 1
+        assert await members(kafka_address, other.group) == 1
+
+
+async def test_topics_of_another_network_are_left_alone_and_it_is_said_whose_they_are(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is published there, and the owner's publisher keeps role and transactional id."""
+    monkeypatch.setattr(publishing_cursor, "FOREIGN_PAUSE_S", 0.05)
+    executor = await publishing.executor(*history(1))
+    owner = publishing.stand(executor)
+    before = await publishing.until_published(executor)
+    foreign = replace(publishing, network=replace(publishing.network, chain_id="ab" * 32))
+    with capture_logs() as logs:
+        stranger = foreign.stand(await foreign.executor(*history(ROUNDS)))
+        await true(lambda: len([e for e in logs if e["event"] == "foreign_topics"]) >= 2)
+        assert not stranger.has_role
+    told = next(e for e in logs if e["event"] == "foreign_topics")
+    assert told["log_level"] == "error"
+    assert told["owner"] == publishing.network.chain_id
+    for word in (repr(publishing.network.topic_prefix), publishing.kafka, "ab" * 32, "--topic-prefix", "network.json"):
+        assert word in told["reason"]
+    assert owner.has_role
+    assert await members(publishing.kafka, publishing.group) == 1
+    assert await publishing.published(committed=False) == before
+
+
+async def test_a_cursor_that_turns_out_foreign_with_the_role_is_not_gone_on_from(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another network has published since the topics were looked at: what a publisher goes on from is asked again."""
+
+    async def looked_at(*_: object) -> None:
+        """They were nobody's."""
+
+    monkeypatch.setattr(publisher, "wait_for_own_topics", looked_at)
+    foreign = replace(publishing.network, chain_id="ab" * 32)
+    async with SealingProducer(make_producer(publishing.kafka, "test"), publishing.keys, "test") as sealing:
+        await sealing.send_all([cursor_record(1, 1, foreign)], now_ms())
+    executor = await publishing.executor(*history(1))
+    with capture_logs() as logs:
+        publishing.stand(executor)
+        await true(lambda: any(e["event"] == "foreign_topics" and e["owner"] == "ab" * 32 for e in logs))
+    assert (await publishing.published(committed=False)).records == 0
+
+
+async def test_a_watch_counts_nothing_that_another_network_has_published(publishing: Publishing) -> None:
+    """Else it would be content with a publisher that works for others."""
+    async with SealingProducer(make_producer(publishing.kafka, "test"), publishing.keys, "test") as sealing:
+        foreign = replace(publishing.network, chain_id="ab" * 32)
+        await sealing.send_all([cursor_record(99, 99, foreign)], now_ms())
+    watch = publishing.watch(await publishing.executor())
+    with capture_logs() as logs:
+        watching = asyncio.create_task(watch.run())
+        await true(lambda: any(e["event"] == "foreign_topics" for e in logs))
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert watch.published == Progress()
 
 
 async def test_records_of_a_transaction_that_is_given_up_are_seen_by_nobody(
@@ -183,7 +253,7 @@ async def test_a_fenced_publisher_leaves_the_group_and_its_open_transaction_is_s
     with capture_logs() as logs:
         fenced = publishing.stand(executor)
         await asyncio.wait_for(sent.wait(), PATIENCE_S)
-        group = publishing.names.group
+        group = publishing.group
         assert await members(publishing.kafka, group) == 1
         successor = make_producer(publishing.kafka, "test", transactional_id=group)
         await successor.start()
@@ -208,17 +278,17 @@ async def test_a_predecessor_is_fenced_before_its_cursor_is_read(
     """Read first, the cursor could still move: what the predecessor commits then would be published twice."""
     executor = await publishing.executor(*history(1))
     ahead = executor.progress
-    producer = make_producer(publishing.kafka, "predecessor", transactional_id=publishing.names.group)
+    producer = make_producer(publishing.kafka, "predecessor", transactional_id=publishing.group)
     sealing = SealingProducer(producer, publishing.keys, "predecessor")
     async with sealing:
         async with producer.transaction():
-            await sealing.send_all([cursor_record(0, 1)], now_ms())
+            await sealing.send_all([publishing.cursor(0, 1)], now_ms())
         await producer.begin_transaction()
-        await sealing.send_all([cursor_record(ahead.next_leaf, ahead.block_height)], now_ms())
+        await sealing.send_all([publishing.cursor(ahead.next_leaf, ahead.block_height)], now_ms())
         refused = []
 
         async def read_then_commit(*arguments: Any) -> Any:
-            found = await cursor.newest_cursor(*arguments)
+            found = await publishing_cursor.newest_cursor(*arguments)
             try:
                 await producer.commit_transaction()
             except ProducerFenced as error:
@@ -237,20 +307,20 @@ async def test_a_cursor_is_found_behind_what_is_no_cursor(
     publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind bytes that do not decode, a record without value, and more aborted cursors than the end of the topic shows."""
-    monkeypatch.setattr(cursor, "TAIL", 2)
-    monkeypatch.setattr(cursor, "WIDER", 2)
+    monkeypatch.setattr(publishing_cursor, "TAIL", 2)
+    monkeypatch.setattr(publishing_cursor, "WIDER", 2)
     executor = await publishing.executor(*history(1))
-    producer = make_producer(publishing.kafka, "test", transactional_id=publishing.names.group)
+    producer = make_producer(publishing.kafka, "test", transactional_id=publishing.group)
     sealing = SealingProducer(producer, publishing.keys, "test")
-    no_cursors = [replace(cursor_record(0, 3), value=value) for value in (None, b"\xff")]
+    no_cursors = [replace(publishing.cursor(0, 3), value=value) for value in (None, b"\xff")]
     async with sealing:
         async with producer.transaction():
-            await sealing.send_all([cursor_record(0, 1), cursor_record(0, 2)], now_ms())
+            await sealing.send_all([publishing.cursor(0, 1), publishing.cursor(0, 2)], now_ms())
         async with producer.transaction():
             await sealing.send_all(no_cursors, now_ms())
         for _ in range(5):
             await producer.begin_transaction()
-            await sealing.send_all([cursor_record(7, 7)], now_ms())
+            await sealing.send_all([publishing.cursor(7, 7)], now_ms())
             await producer.abort_transaction()
     with capture_logs() as logs:
         publishing.stand(executor)
@@ -265,14 +335,14 @@ async def test_an_end_of_the_topic_that_does_not_come_is_not_waited_for(
     publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The topic was made anew, and is shorter than it was; TimeoutError is an OSError, and so the role is let go."""
-    monkeypatch.setattr(cursor, "PATIENCE_S", 0.2)
-    place = TopicPartition(publishing.names.publisher.name(), 0)
+    monkeypatch.setattr(publishing_cursor, "PATIENCE_S", 0.2)
+    place = place_of(publishing.network)
     consumer = kafka.make_consumer(publishing.kafka, group=None, client_id="test", read_committed=True)
     await consumer.start()
     try:
         consumer.assign([place])
         with pytest.raises(TimeoutError):
-            await cursor.newest_cursor(consumer, place, 5, lambda _: None)
+            await publishing_cursor.newest_cursor(consumer, place, 5, lambda _: None)
     finally:
         await consumer.stop()
 
@@ -280,7 +350,7 @@ async def test_an_end_of_the_topic_that_does_not_come_is_not_waited_for(
 async def test_a_key_that_cannot_be_used_ends_no_replica(publishing: Publishing) -> None:
     """The wraps of one topic's key are damaged; the publisher lets go of the role, and goes on once they are repaired."""
     executor = await publishing.executor(*history(1))
-    topic = publishing.names.settlements.name("riverside")
+    topic = publishing.network.topic(SETTLEMENTS, "riverside").name
     publishing.keys.seal(topic, b"", "", b"")
     (wraps,) = (publishing.directory / "keys" / topic).iterdir()
     whole = wraps.read_text()
@@ -307,7 +377,7 @@ async def test_nothing_is_read_over_the_group_that_hands_out_the_role(
     executor = await publishing.executor(*history(1))
     publishing.stand(executor)
     await publishing.until_published(executor)
-    place = TopicPartition(publishing.names.publisher.name(), 0)
+    place = place_of(publishing.network)
     assert await made[0].position(place) == 0
     assert len(await publishing.cursors()) > 1
 

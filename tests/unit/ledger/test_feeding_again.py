@@ -31,10 +31,10 @@ async def _goes_on_after(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_broker_that_goes_between_the_look_for_topics_and_the_first_connection_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def there(_kafka: str, _topics: object) -> None:
+    async def there(_kafka: str, _network: object, _topics: object) -> None:
         """The topics were there a moment ago."""
 
-    monkeypatch.setattr(app, "wait_for_topics", there)
+    monkeypatch.setattr(app, "wait_for_own_topics", there)
     await _goes_on_after("broker_away", monkeypatch)
 
 

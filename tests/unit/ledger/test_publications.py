@@ -20,8 +20,26 @@ from ledger_commit.publications import (
     status_records,
     status_steps,
 )
+from runtime.network import Network, Organisation
 from tests.unit.verifier.proof_world import result_of
 
+NETWORK = Network(
+    name="test",
+    chain_id="ab" * 32,
+    kafka="",
+    buckets=1,
+    intake_address="",
+    tags_address="",
+    organisations=tuple(
+        Organisation(o, (role,))
+        for o, role in (("clinic", "provider"), ("payer", "insurer"), ("other", "insurer"), ("stranger", "provider"))
+    ),
+    replicas=(),
+    endpoints=(),
+    pricing_keys={},
+    npi_organisations={},
+    topic_prefix="net-1",
+)
 CO_45, CO_50 = Adjustment(Group.CO, "45", 1), Adjustment(Group.CO, "50", 2)
 
 
@@ -54,11 +72,11 @@ def test_each_party_is_told_once_in_its_first_part(changes: dict[str, Any], part
 def test_settlements_go_to_the_parties_that_are_in_the_network() -> None:
     """With the proof as it is, under the claim's reference, with names that a second publisher gives again."""
     item = proven()
-    outs = settlement_records([item], frozenset({"clinic", "payer", "stranger"}))
+    outs = settlement_records([item], NETWORK)
     subject = ("ce_subject", control_number(item.result.claim_ref).encode())
     assert [(o.topic, o.key, o.value, o.event_id, o.headers, o.sealed) for o in outs] == [
-        ("org.clinic.settlements", item.result.claim_ref, b"proof 7", "7/submitter", (("party", b"submitter"), subject), True),
-        ("org.payer.settlements", item.result.claim_ref, b"proof 7", "7/payer", (("party", b"payer"), subject), True),
+        ("net-1.org.clinic.settlements", item.result.claim_ref, b"proof 7", "7/submitter", (("party", b"submitter"), subject), True),
+        ("net-1.org.payer.settlements", item.result.claim_ref, b"proof 7", "7/payer", (("party", b"payer"), subject), True),
     ]  # fmt: skip
 
 
@@ -96,23 +114,23 @@ def test_a_result_moves_its_claim_by_these_steps(changes: dict[str, Any], steps:
 
 def test_status_goes_to_payers_of_the_network_in_the_order_of_the_results() -> None:
     items = [proven(1), replace(proven(2), result=replace(result(), payer="stranger")), proven(3, step=1)]
-    (out,) = status_records(items, frozenset({"payer", "other"}), 1)
-    assert (out.topic, out.partition) == ("p.payer.status.raw", 0)
+    (out,) = status_records(items, NETWORK)
+    assert (out.topic, out.partition) == ("net-1.p.payer.status.raw", 0)
     events = events_pb2.StatusBatch.FromString(out.value or b"").events
     assert [Status(e.status) for e in events] == [Status.ORDERED, Status.SETTLED, Status.SETTLED]
 
 
 def test_nothing_is_said_of_claims_whose_payers_are_not_in_the_network() -> None:
-    assert status_records([proven()], frozenset({"other"}), 1) == []
+    assert status_records([proven()], replace(NETWORK, organisations=())) == []
 
 
 def test_blocks_and_cursor_are_for_everybody_and_in_one_order() -> None:
     """Not sealed, in the topics' one partition; a block's key orders as its height does."""
     block = ledger_pb2.Block(height=258, id=b"id")
-    (out,) = block_records([block])
-    assert (out.topic, out.key, out.partition, out.sealed) == ("ledger.blocks", bytes(6) + b"\x01\x02", 0, False)
+    (out,) = block_records([block], NETWORK)
+    assert (out.topic, out.key, out.partition, out.sealed) == ("net-1.ledger.blocks", bytes(6) + b"\x01\x02", 0, False)
     assert ledger_pb2.BlockEvent.FromString(out.value or b"").block == block
-    out = cursor_record(5, 258)
-    assert (out.topic, out.key, out.partition, out.sealed) == ("ledger.publisher", b"cursor", 0, False)
+    out = cursor_record(5, 258, NETWORK)
+    assert (out.topic, out.key, out.partition, out.sealed) == ("net-1.ledger.publisher", b"cursor", 0, False)
     told = ledger_pb2.PublisherCursor.FromString(out.value or b"")
-    assert (told.next_leaf, told.block_height) == (5, 258)
+    assert (told.next_leaf, told.block_height, told.chain_id) == (5, 258, b"\xab" * 32)

@@ -5,6 +5,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from ledger_commit.cursor import ALARM_S, Progress, PublishingWatch
+from tests.unit.ledger.test_publications import NETWORK
 
 
 class Watched:
@@ -13,7 +14,7 @@ class Watched:
     def __init__(self) -> None:
         self.now = 1000.0
         self.own = Progress()
-        self.watch = PublishingWatch("", lambda: self.own, lambda: self.now)
+        self.watch = PublishingWatch("", NETWORK, lambda: self.own, lambda: self.now)
 
     def step(self, seconds: float, own: Progress, published: Progress) -> bool:
         """Whether there is an alarm, so many seconds later."""

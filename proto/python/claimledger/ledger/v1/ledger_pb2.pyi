@@ -701,19 +701,25 @@ class PublisherCursor(_message.Message):
 
     NEXT_LEAF_FIELD_NUMBER: _builtins.int
     BLOCK_HEIGHT_FIELD_NUMBER: _builtins.int
+    CHAIN_ID_FIELD_NUMBER: _builtins.int
     next_leaf: _builtins.int
     """Leaves of the results tree below this one have been published."""
     block_height: _builtins.int
     """Blocks up to this height have been published."""
+    chain_id: _builtins.bytes
+    """Whose results: SHA-256 of the genesis, 32 bytes. Empty in cursors from before it was named. A publisher that finds
+    another chain's cursor publishes nothing into these topics.
+    """
     def __init__(
         self,
         *,
         next_leaf: _builtins.int = ...,
         block_height: _builtins.int = ...,
+        chain_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_height", b"block_height", "next_leaf", b"next_leaf"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_height", b"block_height", "chain_id", b"chain_id", "next_leaf", b"next_leaf"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
