@@ -96,8 +96,12 @@ class FraudScoring(Stage[StateLog, Validated]):
         return StateLog()
 
     def restore(self, state: StateLog, record: Incoming) -> None:
-        if record.key and record.value:
-            state.restore(record.key, fraud_pb2.ScoringSnapshot.FromString(record.value))
+        if not record.value:
+            return
+        try:
+            state.restore(record.key or b"", fraud_pb2.ScoringSnapshot.FromString(record.value))
+        except (ProtoDecodeError, DecodeError) as error:
+            raise DataError(str(error)) from error
 
     def decode(self, record: Incoming) -> Validated:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from claimledger.fraud.v1 import fraud_pb2
+from claims.encoding import DecodeError
 from fraud_scoring.features import OBSERVATIONS, Observation, Observations, PartitionState
 
 SNAPSHOT_EVERY: Final = 512
@@ -27,19 +28,23 @@ class _Parts:
     source_offset: int = -1
     parts: dict[int, bytes] = field(default_factory=dict)
     total: int = 0
+    state: PartitionState | None = None
+    """What a complete snapshot holds."""
 
     def take(self, value: fraud_pb2.ScoringSnapshot) -> None:
-        if value.source_offset != self.source_offset:
-            self.source_offset, self.parts, self.total = value.source_offset, {}, value.parts
+        """Takes a part, but not one of an older snapshot that comes late, as a replayed one does.
+
+        Raises DecodeError at the part that completes what is no state.
+        """
+        if value.source_offset < self.source_offset:
+            return
+        if value.source_offset > self.source_offset:
+            self.source_offset, self.parts, self.total, self.state = value.source_offset, {}, value.parts, None
+        if value.part >= value.parts or value.parts != self.total:
+            raise DecodeError(f"part {value.part} of {value.parts} in a snapshot of {self.total}", 0)
         self.parts[value.part] = value.state
-
-    @property
-    def is_complete(self) -> bool:
-        return self.total > 0 and len(self.parts) == self.total
-
-    @property
-    def encoded(self) -> bytes:
-        return b"".join(self.parts[i] for i in range(self.total))
+        if len(self.parts) == self.total:
+            self.state = PartitionState.decoded(b"".join(self.parts[i] for i in range(self.total)))
 
 
 class StateLog:
@@ -48,18 +53,24 @@ class StateLog:
     def __init__(self) -> None:
         self._state: PartitionState | None = None
         self._generations = {b"0": _Parts(), b"1": _Parts()}
-        self._observed: dict[int, bytes] = {}
+        self._observed: dict[int, Observations] = {}
+        self._newest = -1
+        """The highest source offset of the observations read back."""
         self._entries = 0
         self._since_snapshot = 0
 
     def restore(self, key: bytes, value: fraud_pb2.ScoringSnapshot) -> None:
-        """Takes one record of the state topic, in its order."""
-        kind, _, rest = key.partition(b"/")
-        if kind == b"observed":
-            self._observed[value.source_offset] = value.state
-            self._entries = int(rest) + 1
-        else:
-            self._generations[rest.partition(b"/")[0]].take(value)
+        """Takes one record of the state topic, in its order. Raises DecodeError, and then has taken nothing of it."""
+        match key.split(b"/"):
+            case [b"observed", place] if place.isdigit():
+                seen = OBSERVATIONS.decode(value.state)
+                if value.source_offset > self._newest:  # a replayed one comes late and moves nothing
+                    self._newest, self._entries = value.source_offset, int(place) + 1
+                self._observed[value.source_offset] = seen
+            case [b"snapshot", generation, _] if generation in self._generations:
+                self._generations[generation].take(value)
+            case _:
+                raise DecodeError("a key that no state has", 0)
 
     @property
     def state(self) -> PartitionState:
@@ -69,15 +80,17 @@ class StateLog:
         return self._state
 
     def _rebuilt(self) -> PartitionState:
-        complete = [parts for parts in self._generations.values() if parts.is_complete]
+        complete = [parts for parts in self._generations.values() if parts.state is not None]
         best = max(complete, key=lambda parts: parts.source_offset, default=None)
-        state = PartitionState.decoded(best.encoded) if best else PartitionState()
+        state = best.state if best and best.state else PartitionState()
         begin = best.source_offset if best else 0
         for offset in sorted(offset for offset in self._observed if offset >= begin):
-            for seen in OBSERVATIONS.decode(self._observed[offset]).claims:
+            for seen in self._observed[offset].claims:
                 state.observe(seen)
             self._since_snapshot += 1
         self._observed.clear()
+        for parts in self._generations.values():
+            parts.state, parts.parts = None, {}
         return state
 
     def record(self, source_offset: int, seen: tuple[Observation, ...]) -> Iterator[KeyedState]:

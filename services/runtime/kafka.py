@@ -25,6 +25,8 @@ from runtime.topics import DEAD_LETTER_RETENTION_MS, NamedTopic, bucket_of
 
 MAX_RECORD_BYTES: Final = 1_000_000
 """Of one sealed value; the broker's own limit is 1,048,588 with headers."""
+SEALING_BYTES: Final = 28
+"""What sealing adds: nonce and tag."""
 BATCH_BYTES: Final = 512 * 1024
 CONTENT_TYPE: Final = "application/protobuf"
 GATHER_BYTES: Final = 128 * 1024
@@ -33,6 +35,10 @@ CREATE_TIMEOUT_MS: Final = 30_000
 BROKERS_REPLICATION: Final = -1
 """As many replicas of each partition as the broker makes by default (`default.replication.factor`)."""
 TOPICS_PAUSE_S: Final = 0.5
+
+
+class RecordTooLargeError(ValueError):
+    """Records of which one is larger than MAX_RECORD_BYTES; none of them was sent."""
 
 
 def make_producer(
@@ -245,7 +251,15 @@ class SealingProducer:
     async def begin(
         self, outs: Sequence[Out], time_ms: int, traceparent: bytes | None = None
     ) -> list["asyncio.Future[Any]"]:
-        """Queues the records and returns futures of their batches; for pipelining and for transactions."""
+        """Queues the records and returns futures of their batches; for pipelining and for transactions.
+
+        Raises RecordTooLargeError before it queues any.
+        """
+        for out in outs:
+            if out.value is not None and len(out.value) > MAX_RECORD_BYTES - SEALING_BYTES:
+                raise RecordTooLargeError(
+                    f"a record of {len(out.value)} bytes for {out.topic}, above {MAX_RECORD_BYTES}"
+                )
         groups: dict[tuple[str, int], list[Out]] = defaultdict(list)
         for out in outs:
             partition = out.partition if out.partition is not None else await self._partition(out)
@@ -278,8 +292,6 @@ class SealingProducer:
                     sealer = sealers[out.schema] = self._keys.sealer(topic, out.schema)
                 value = sealer.seal(out.key, value)
                 headers.append(sealer.header)
-            if value is not None and len(value) > MAX_RECORD_BYTES:
-                raise ValueError(f"a record of {len(value)} bytes for {topic}, at most {MAX_RECORD_BYTES} are allowed")
             headers += out.headers
             yield {"key": out.key, "value": value, "headers": headers}
 

@@ -21,6 +21,7 @@ STAGE_SECONDS = Histogram("claimledger_stage_seconds", "Time for one poll of a s
 STAGE_LAG = Gauge("claimledger_stage_lag_records", "Records behind the end of the partitions", ["stage"])
 STAGE_PARTITIONS = Gauge("claimledger_stage_partitions", "Partitions that the stage reads now", ["stage"])
 STAGE_LAST_ACK = Gauge("claimledger_stage_last_ack_seconds", "When the stage last acknowledged, epoch", ["stage"])
+STAGE_FAILURES = Counter("claimledger_stage_failures", "Attempts at a record that failed", ["stage", "type"])
 DEAD_LETTERS = Counter("claimledger_dead_letters", "Records sent to a dead-letter topic", ["topic", "type"])
 
 # intake
@@ -35,6 +36,11 @@ LEDGER_ROUND = Gauge("claimledger_ledger_round", "Round of the replica")
 LEDGER_COMMITTED_CLAIMS = Counter("claimledger_ledger_claims", "Claims in committed blocks", ["outcome"])
 LEDGER_TIMEOUTS = Counter("claimledger_ledger_timeouts", "Rounds that ended by timeout")
 LEDGER_BAD_MESSAGES = Counter("claimledger_ledger_bad_messages", "Peer messages dropped", ["reason"])
+LEDGER_EVIDENCE = Counter(
+    "claimledger_ledger_evidence",
+    "Pieces of evidence on the committed chain, by whom they accuse",
+    ["organisation", "kind"],
+)
 LEDGER_PUBLISHED = Gauge("claimledger_ledger_published_height", "Height up to which results are in Kafka")
 LEDGER_PUBLISHER_TRAILS = Gauge("claimledger_ledger_publisher_trails", "1 while publishing trails this replica by 5 s")
 

@@ -5,8 +5,10 @@ gives this promise: a record is acknowledged only when everything that the funct
 broker, and only as part of the contiguous prefix of its partition; so a record may come again, and none is skipped.
 
 - `decode` and `apply` raise `DataError` for a record that can never succeed: it goes to `<topic>.dlq` and the stream goes
-  on. Any other exception stops the worker without acknowledgement. To start it again is the job of whoever runs the
-  process (systemd, Kubernetes, …).
+  on. A record at which they raise anything else is tried again by itself, from state that is built anew, and goes there too
+  when it keeps failing (ADR 0022).
+- What is no record's failure (`failing.SURROUNDINGS`: broker, files, peers) stops the worker without acknowledgement. To
+  start it again is the job of whoever runs the process (`claimledger up`, systemd, Kubernetes, …).
 - State per partition is opened when the partition's first record arrives, rebuilt from the stage's compacted state topic
   (same partition number, read to its end, record by record through `restore`), and closed on revocation and stop.
 - Records of one partition are applied in order, one at a time.
@@ -93,7 +95,10 @@ class Stage(Generic[S, M]):
         raise NotImplementedError
 
     def restore(self, state: S, record: Incoming) -> None:
-        """Takes one record of the state topic into the state, in the topic's order; an empty value is a tombstone."""
+        """Takes one record of the state topic into the state, in the topic's order; an empty value is a tombstone.
+
+        Raises DataError for what it cannot read, and never for a tombstone.
+        """
 
     def close_partition(self, topic: str, partition: int, state: S) -> None:
         """The partition is gone; drop what belongs to it."""
@@ -105,9 +110,13 @@ class Stage(Generic[S, M]):
     async def prepare(self, messages: Sequence[M]) -> Sequence[M]:
         """The one place for I/O, such as a lookup over gRPC, for a whole batch; returns as many messages, in order.
 
-        An exception here stops the worker without acknowledgement, so retry what can pass first.
+        What it asks is no part of the record: retry what can pass, and raise one of SURROUNDINGS for what does not.
         """
         return messages
+
+    def divide(self, record: Incoming) -> Sequence[bytes]:  # noqa: ARG002 - for stages whose records can be divided
+        """Values of records that hold one part each of what this one holds, so that a bad part takes no good one along."""
+        return ()
 
     def apply(self, state: S, record: Incoming, message: M) -> list[Out]:
         """The pure function. May change `state`. Raises DataError before it changes anything."""

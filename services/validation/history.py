@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from claims.claim import MAX_LINES, ClaimRef, Frequency, ServiceLine
-from claims.encoding import U16, Cents, Codec, Day, Many, Text
+from claims.encoding import U16, Cents, Codec, Day, DecodeError, Many, Text
 from claims.finding import Finding, Severity
 from claims.quick import quick
 from validation.case import Case
@@ -112,13 +112,16 @@ class Histories:
         return judged, records + [(state_key(member, *old), b"") for old in gone]
 
     def restore(self, key: bytes, encoded: bytes) -> None:
-        """Takes one state record, in the order of the state topic."""
+        """Takes one state record, in the order of the state topic. Raises DecodeError, and then has changed nothing."""
+        claim = BILLED_CLAIM.decode(encoded) if encoded else None
         member, ref, version = key[:_REF_BYTES], key[_REF_BYTES:-2], int.from_bytes(key[-2:], "big")
+        if claim is not None and key != state_key(member, claim.claim_ref, claim.version):
+            raise DecodeError("the key is that of another claim", 0)
         history = self.members.setdefault(member, MemberHistory())
         if (ref, version) in history.claims:
             history.remove((ref, version))
-        if encoded:
-            history.add(BILLED_CLAIM.decode(encoded))
+        if claim is not None:
+            history.add(claim)
 
 
 def state_key(member_ref: bytes, claim_ref: bytes, version: int) -> bytes:

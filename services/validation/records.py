@@ -68,7 +68,13 @@ class Issuer:
         return row.name(self.payer, self.topic_prefix)
 
 
-def facts_of(case: Case, judged: BilledClaim, attempt: int, accepted_ms: int) -> events_pb2.ClaimFacts:
+def facts_of(
+    case: Case,
+    judged: BilledClaim,
+    attempt: int,
+    accepted_ms: int,
+    passed_on: events_pb2.SubmittedClaim | None = None,
+) -> events_pb2.ClaimFacts:
     """The side field of one claim; it ends at fraud scoring."""
     parties = case.claim.parties
     return events_pb2.ClaimFacts(
@@ -90,15 +96,22 @@ def facts_of(case: Case, judged: BilledClaim, attempt: int, accepted_ms: int) ->
         same_service_elsewhere=judged.elsewhere,
         attempt=attempt,
         accepted_time_ms=accepted_ms,
+        passed_on=passed_on,
     )
 
 
-def validated_records(issuer: Issuer, priced: Iterable[Priced]) -> list[Out]:
-    """Signed records for claims.validated, partition = provider bucket."""
+def validated_records(
+    issuer: Issuer, priced: Iterable[Priced], passed_on: events_pb2.SubmittedBatch | None = None
+) -> list[Out]:
+    """Signed records for claims.validated, partition = provider bucket; each with what stood beside the claims."""
     groups: dict[tuple[int, bool], list[Priced]] = {}
     for item in priced:
         groups.setdefault((item.bucket, item.is_retry), []).append(item)
-    return [_validated(issuer, bucket, piece) for (bucket, _), group in groups.items() for piece in _pieces(group)]
+    return [
+        _validated(issuer, bucket, piece, passed_on)
+        for (bucket, _), group in groups.items()
+        for piece in _pieces(group)
+    ]
 
 
 def _pieces(group: Sequence[Priced]) -> Iterator[Sequence[Priced]]:
@@ -116,11 +129,16 @@ def _pieces(group: Sequence[Priced]) -> Iterator[Sequence[Priced]]:
         yield piece
 
 
-def _validated(issuer: Issuer, bucket: int, piece: Sequence[Priced]) -> Out:
+def _validated(
+    issuer: Issuer, bucket: int, piece: Sequence[Priced], passed_on: events_pb2.SubmittedBatch | None
+) -> Out:
     prefix = Prefix(issuer.chain_id, Kind.RECORD, issuer.payer, PRICING_KEY_ID, 0, 0)
     record = RECORD.encode(Record(prefix, bucket, issuer.rule_set_hash, tuple(item.claim for item in piece)))
     value = events_pb2.ValidatedRecord(
-        record=record, signature=issuer.sign(record_message(record)), facts=[item.facts for item in piece]
+        record=record,
+        signature=issuer.sign(record_message(record)),
+        facts=[item.facts for item in piece],
+        passed_on=passed_on,
     )
     event = hashlib.sha256(record + str(piece[0].facts.attempt).encode()).hexdigest()[:32]
     return Out(

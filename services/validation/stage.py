@@ -13,6 +13,7 @@ from claims.quick import quick
 from claims.reference import PayerReference
 from claims.status import Status
 from runtime.duplicate_tags import element
+from runtime.passing_on import unknown_of
 from runtime.stage import DataError, Incoming, Out, Stage
 from runtime.status_batches import status_records
 from runtime.topics import SUBMITTED, VALIDATION_STATE, bucket_of
@@ -42,9 +43,18 @@ class Submitted:
     accepted_ms: int
     elements: tuple[bytes, ...]
     tags: tuple[bytes, ...] = ()
+    passed_on: events_pb2.SubmittedClaim | None = None
+    """What came beside the claim from a later version."""
 
 
-Message = tuple[Submitted, ...]
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A record's claims, and what a later version wrote beside them."""
+
+    claims: tuple[Submitted, ...]
+    passed_on: events_pb2.SubmittedBatch | None
+
+
 _make_submitted = quick(Submitted)
 
 
@@ -76,22 +86,36 @@ class Validation(Stage[Histories, Message]):
         return Histories()
 
     def restore(self, state: Histories, record: Incoming) -> None:
-        if record.key:
-            state.restore(record.key, record.value)
+        try:
+            state.restore(record.key or b"", record.value)
+        except DecodeError as error:
+            raise DataError(str(error)) from error
 
     def decode(self, record: Incoming) -> Message:
         reference = self._references[self._issuers[record.topic].payer]
         try:
             batch = events_pb2.SubmittedBatch.FromString(record.value)
-            return tuple(_submitted(claim, reference) for claim in batch.claims)
+            claims = tuple([_submitted(claim, reference) for claim in batch.claims])
+            return Message(claims, unknown_of(batch))
         except (ProtoDecodeError, DecodeError) as error:
             raise DataError(str(error)) from error
 
+    def divide(self, record: Incoming) -> Sequence[bytes]:
+        """A record for each claim."""
+        try:
+            batch = events_pb2.SubmittedBatch.FromString(record.value)
+        except ProtoDecodeError:
+            return ()
+        claims = [events_pb2.SubmittedBatch(claims=[claim]).SerializeToString() for claim in batch.claims]
+        around = unknown_of(batch)
+        beside = around.SerializeToString() if around else b""
+        return [claim + beside for claim in claims]
+
     async def prepare(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Asks for the tags of all lines at once."""
-        wanted = [e for message in messages for submitted in message for e in submitted.elements]
+        wanted = [e for message in messages for submitted in message.claims for e in submitted.elements]
         tags = dict(zip(wanted, await self._tags(wanted), strict=True)) if wanted else {}
-        return [tuple([_tagged(submitted, tags) for submitted in message]) for message in messages]
+        return [Message(tuple([_tagged(s, tags) for s in message.claims]), message.passed_on) for message in messages]
 
     def apply(self, state: Histories, record: Incoming, message: Message) -> list[Out]:
         issuer = self._issuers[record.topic]
@@ -99,7 +123,7 @@ class Validation(Stage[Histories, Message]):
         outs: list[Out] = []
         priced: list[Priced] = []
         steps: list[events_pb2.StatusEvent] = []
-        for submitted in message:
+        for submitted in message.claims:
             case = submitted.case
             findings = run_edits(case)
             if any(finding.severity is Severity.REJECT for finding in findings):
@@ -112,19 +136,22 @@ class Validation(Stage[Histories, Message]):
             item = self._price(issuer, submitted, findings, judged)
             priced.append(item)
             steps.append(status_event(case, Status.VALIDATED, now_ms, _detail(findings)))
-        outs += validated_records(issuer, priced)
+        outs += validated_records(issuer, priced, message.passed_on)
         return outs + status_records(issuer.payer, issuer.buckets, steps, issuer.topic_prefix)
 
     def _price(self, issuer: Issuer, submitted: Submitted, findings: Sequence[Finding], judged: BilledClaim) -> Priced:
         case = submitted.case
         claim = price(case, findings, submitted.tags or (NO_TAG,) * len(case.claim.lines))
         bucket = bucket_of(case.claim.parties.billing_npi.encode(), issuer.buckets)
-        return Priced(claim, facts_of(case, judged, submitted.attempt, submitted.accepted_ms), bucket)
+        facts = facts_of(case, judged, submitted.attempt, submitted.accepted_ms, submitted.passed_on)
+        return Priced(claim, facts, bucket)
 
 
 def _tagged(submitted: Submitted, tags: Mapping[bytes, bytes]) -> Submitted:
     given = tuple([tags[wanted] for wanted in submitted.elements])
-    return _make_submitted(submitted.case, submitted.attempt, submitted.accepted_ms, submitted.elements, given)
+    return _make_submitted(
+        submitted.case, submitted.attempt, submitted.accepted_ms, submitted.elements, given, submitted.passed_on
+    )
 
 
 def _submitted(claim: events_pb2.SubmittedClaim, reference: PayerReference) -> Submitted:
@@ -133,7 +160,8 @@ def _submitted(claim: events_pb2.SubmittedClaim, reference: PayerReference) -> S
     if not decoded.lines or len({line.number for line in decoded.lines}) != len(decoded.lines):
         raise DataError("a claim without lines, or with two of one number, which intake never accepts", "lines")
     case = case_of(accepted, decoded, reference)
-    return _make_submitted(case, claim.attempt, claim.accepted_time_ms, _elements(case))
+    attempt, accepted_ms = claim.attempt, claim.accepted_time_ms
+    return _make_submitted(case, attempt, accepted_ms, _elements(case), (), unknown_of(claim))
 
 
 def _elements(case: Case) -> tuple[bytes, ...]:

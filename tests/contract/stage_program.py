@@ -1,7 +1,9 @@
 """A worker process for the tests of lost records: `python stage_program.py '<json>'`.
 
-The stage copies each record to another topic. `fail_once` names a payload at which the first process that sees it raises
-(a marker file remembers it); `slow_s` is how long each record takes.
+The stage copies each record to another topic. `away_once` names a payload at which the first process that sees it finds
+something away (a marker file remembers it); payloads that begin with `fail` make it raise after it has spoilt its state, until
+the file `repaired` is there; those with a `+` hold several, to be divided; `slow_s` is how long each record takes. Attempts
+follow each other without pauses.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from runtime import stage_core
 from runtime.log import configure_logging
 from runtime.process import run_process
 from runtime.settings import Settings
@@ -39,20 +42,28 @@ class Copy(Stage[list[bytes], bytes]):
         return []
 
     def restore(self, state: list[bytes], record: Incoming) -> None:
-        state.append(record.value)
+        if record.value.startswith(b"poison"):
+            raise DataError("poison")
+        if record.value:
+            state.append(record.value)
 
     def decode(self, record: Incoming) -> bytes:
-        if record.value.startswith(b"poison"):
+        if any(part.startswith(b"poison") for part in record.value.split(b"+")):
             raise DataError("poison")
         return record.value
 
+    def divide(self, record: Incoming) -> list[bytes]:
+        return record.value.split(b"+")
+
     def apply(self, state: list[bytes], record: Incoming, message: bytes) -> list[Out]:
         marker = Path(self.plan["marker"])
-        if message == self.plan["fail_once"].encode() and not marker.exists():
+        if message == self.plan["away_once"].encode() and not marker.exists():
             marker.touch()
-            raise RuntimeError("planted failure")
+            raise ConnectionError("planted")
         time.sleep(self.plan["slow_s"])
         state.append(message)
+        if any(part.startswith(b"fail") for part in message.split(b"+")) and not Path(self.plan["repaired"]).exists():
+            raise KeyError(f"what the claim {message!r} says")
         seen = str(len(state)).encode()
         event_id = f"{record.topic}/{record.partition}/{record.offset}"
         return [
@@ -70,6 +81,7 @@ def topic_keys(directory: Path, private: bytes) -> TopicKeys:
 
 def main() -> None:
     plan = json.loads(sys.argv[1])
+    stage_core.PAUSES_S = (0.0,) * len(stage_core.PAUSES_S)  # type: ignore[misc]
     keys = topic_keys(Path(plan["keys"]), bytes.fromhex(plan["private"]))
     stage = Copy(plan)
     if plan["runner"] == "faust":

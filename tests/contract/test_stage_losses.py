@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,22 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from runtime import stage_core
 from runtime.dlq import list_dead_letters, read_to_end, replay_dead_letters
+from runtime.failing import StageBrokenError, StateUnreadableError
 from runtime.kafka import SealingProducer, make_consumer, make_producer
 from runtime.stage import Out
+from runtime.stage_runner import run_stage
 from runtime.topic_keys import TopicKeys
-from tests.contract.stage_program import SCHEMA, topic_keys
+from tests.contract.stage_program import SCHEMA, Copy, topic_keys
 from tests.fixtures.kafka import now_ms
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("stage_program.py")
 FAUST_WEB_PORT = 6066
+only_one_runner = pytest.mark.parametrize("bench", ["aiokafka"], indirect=True)
+"""For what is the same code under both."""
 
 
 @dataclass
@@ -105,11 +111,12 @@ async def bench(request: Any, kafka_address: str, tmp_path: Path) -> AsyncIterat
     plan = {
         "runner": request.param, "kafka": kafka_address, "group": name, "source": f"{name}.in", "sink": f"{name}.out",
         "state": f"{name}.state", "keys": str(tmp_path / "keys"), "private": private.hex(), "slow_s": 0.0,
-        "marker": str(tmp_path / "marker"), "fail_once": "", "data": str(tmp_path),
+        "marker": str(tmp_path / "marker"), "away_once": "", "repaired": str(tmp_path / "repaired"),
+        "data": str(tmp_path),
     }  # fmt: skip
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_address)
     await admin.start()
-    names = ("in", "out", "in.dlq")
+    names = ("in", "out", "in.dlq", "state.dlq")
     compacted = NewTopic(f"{name}.state", 1, 1, topic_configs={"cleanup.policy": "compact"})
     await admin.create_topics([*(NewTopic(f"{name}.{n}", 1, 1) for n in names), compacted])
     await admin.close()
@@ -127,13 +134,111 @@ def payloads() -> list[bytes]:
 
 
 async def test_a_handler_that_raises_loses_nothing(bench: Bench, payloads: list[bytes]) -> None:
-    """On a fresh group too, where Faust alone would jump the failed head."""
+    """On a fresh group too, where Faust alone would jump the failed head. What is away is no failure of the record: it is
+    not set aside, and the worker ends."""
     await bench.send(payloads)
     for failing in ("claim-0000", "claim-0120"):
         Path(bench.plan["marker"]).unlink(missing_ok=True)
-        assert await bench.ended(bench.start(fail_once=failing)) == 1
+        assert await bench.ended(bench.start(away_once=failing)) == 1
     bench.start()
     assert set(await bench.until(len(payloads))) == set(payloads)
+    assert await bench.count(f"{bench.plan['source']}.dlq") == 0
+
+
+async def test_what_keeps_failing_is_set_aside_alone_and_comes_back_after_repair(bench: Bench) -> None:
+    """The stream goes on from state that the failure has not touched; of a record that can be divided only the bad part goes
+    aside; after repair a replay brings it back. The letter says where the stage failed and nothing of what the claim says."""
+    source = bench.plan["source"]
+    await bench.send([b"one", b"fail-1", b"two", b"three+fail-2+poison-1+four", b"five"])
+    bench.start()
+    await bench.until(5)
+    found = await bench.sink_records()
+    assert [(value, int(headers["seen"])) for value, headers in found] == [
+        (b"one", 1), (b"two", 2), (b"three", 3), (b"four", 4), (b"five", 5),
+    ]  # fmt: skip
+    letters = await list_dead_letters(bench.kafka, bench.keys, [source])
+    assert [(e.type, e.offset) for e in letters] == [("failing", 1), ("failing", 3), ("undecodable", 3)]
+    assert letters[0].reason.startswith("failed 3 times, the last time with KeyError at ")
+    assert "contract/stage_program.py:" in letters[0].reason
+    log = (Path(bench.plan["data"]) / "worker0.log").read_text()
+    assert '"level": "error"' in log
+    assert "what the claim" not in log + "".join(e.reason for e in letters)
+
+    Path(bench.plan["repaired"]).touch()
+    producer = make_producer(bench.kafka, "test")
+    await producer.start()
+    try:
+        await replay_dead_letters(bench.kafka, bench.keys, producer, [source], lambda letter: letter.type == "failing")
+    finally:
+        await producer.stop()
+    assert set((await bench.until(7))[-2:]) == {b"fail-1", b"fail-2"}
+
+
+@asynccontextmanager
+async def working(bench: Bench) -> AsyncIterator["asyncio.Task[None]"]:
+    """The stage on bare aiokafka within this process; at the end it is asked to stop, and must."""
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(run_stage(Copy(bench.plan), kafka=bench.kafka, keys=bench.keys, stop=stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait([task])
+
+
+@only_one_runner
+async def test_a_stage_at_which_everything_fails_stops_and_keeps_what_comes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the records are wrong then: a few go aside, and all wait for a stage that can take them."""
+    monkeypatch.setattr(stage_core, "PAUSES_S", (0.0,) * 3)
+    monkeypatch.setattr(stage_core, "MOST_IN_A_ROW", 2)
+    payloads = [b"fail-%02d" % number for number in range(4)]
+    await bench.send(payloads)
+    async with working(bench) as broken:
+        with pytest.raises(StageBrokenError, match="2 records were set aside in a row, and another one failed 3 times"):
+            await asyncio.wait_for(broken, 20)
+    letters = await list_dead_letters(bench.kafka, bench.keys, [bench.plan["source"]])
+    assert [letter.offset for letter in letters] == [0, 1]
+    Path(bench.plan["repaired"]).touch()
+    async with working(bench):
+        assert set(await bench.until(4)) == set(payloads)
+
+
+@only_one_runner
+async def test_unreadable_state_is_set_aside_with_a_letter_and_once(bench: Bench) -> None:
+    """The records around it count, the next rebuilding does not meet it again, and what was overwritten is no damage."""
+    state = bench.plan["state"]
+    async with SealingProducer(make_producer(bench.kafka, "test"), bench.keys, "test") as producer:
+        spoilt = [Out(state, key, b"poison", SCHEMA, "x", 0) for key in (b"bad", b"mended")]
+        await producer.send_all([*spoilt, Out(state, b"mended", b"later", SCHEMA, "x", 0)], now_ms())
+        await producer.producer.send_and_wait(state, b"not sealed at all", key=b"junk", partition=0)
+    for payload in (b"one", b"two"):
+        await bench.send([payload])
+        async with working(bench):
+            await bench.until(1 if payload == b"one" else 2)
+    assert [headers["seen"] for _, headers in await bench.sink_records()] == [b"2", b"3"]
+    letters = await list_dead_letters(bench.kafka, bench.keys, [state])
+    assert [(e.type, e.key) for e in letters] == [("undecodable", b"bad"), ("no-key-id", b"junk")]
+
+
+@only_one_runner
+@pytest.mark.parametrize("count", [1, stage_core.MOST_STATE_ASIDE + 1])
+async def test_a_stage_whose_state_is_away_stops_and_sets_nothing_aside(bench: Bench, count: int) -> None:
+    """One record whose key is away, or more unreadable ones than damage explains: going on would change results."""
+    state, source = bench.plan["state"], bench.plan["source"]
+    async with SealingProducer(make_producer(bench.kafka, "test"), bench.keys, "test") as producer:
+        await producer.send_all([Out(state, b"%d" % n, b"poison", SCHEMA, "x", 0) for n in range(count)], now_ms())
+    if count == 1:
+        (key,) = (Path(bench.plan["keys"]) / state).glob("*.json")
+        key.unlink()
+        bench.keys = topic_keys(Path(bench.plan["keys"]), bytes.fromhex(bench.plan["private"]))
+    await bench.send([b"one"])
+    async with working(bench) as stopped:
+        told = "put the key back" if count == 1 else "run the version that wrote them"
+        with pytest.raises(StateUnreadableError, match=f"offset {count - 1} of partition 0 of .*{told}"):
+            await asyncio.wait_for(stopped, 20)
+    assert await list_dead_letters(bench.kafka, bench.keys, [state, source]) == []
 
 
 async def test_records_are_applied_one_at_a_time_and_in_order(bench: Bench, payloads: list[bytes]) -> None:

@@ -17,6 +17,7 @@ from runtime.kafka import SealingProducer, make_producer
 from runtime.stage import Out
 from runtime.tenant_keys import service_keys
 from runtime.topics import (
+    FRAUD_STATE,
     PUBLISHER,
     RAW_STATUS,
     REJECTED,
@@ -25,6 +26,7 @@ from runtime.topics import (
     SETTLEMENTS,
     SUBMITTED,
     VALIDATED,
+    VALIDATION_STATE,
     Service,
     Topic,
     named_topics,
@@ -78,7 +80,7 @@ def test_every_topic_that_a_service_decodes_is_poisoned_here(network: Running) -
     with pytest.raises(DecodeError):
         events_pb2.SubmittedBatch.FromString(JUNK)
     rows = {t.row for t in named_topics(["aurora"], ["aurora"]) if t.row.dead_letters}
-    assert rows == set(WRITERS)
+    assert rows == {*WRITERS, VALIDATION_STATE, FRAUD_STATE}, "state is read at a rebuilding: tests/contract"
     assert all(set(row.readers) - {Service.CLIENT} for row in rows)
 
 

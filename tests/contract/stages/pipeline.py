@@ -31,7 +31,7 @@ from runtime.network import Network, organisation_directory
 from runtime.stage import Incoming, Out
 from runtime.tenant_keys import TenantKeys, service_keys
 from runtime.topic_keys import TopicKeys
-from runtime.topics import RETRY, SCORED, SCORES, SUBMITTED, VALIDATED, Topic, bucket_of
+from runtime.topics import ALERTS, RAW_STATUS, REJECTED, RETRY, SCORED, SCORES, SUBMITTED, VALIDATED, Topic, bucket_of
 from tests.fixtures.kafka import now_ms
 from validation.__main__ import build as build_validation
 from validation.history import Histories
@@ -39,8 +39,9 @@ from validation.settings import ValidationSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 INTAKE = "meridian"
-UNKNOWN_FIELD = bytes((0xC2, 0x3E, 3)) + b"new"
-"""Field 1000 of a later version, as it stands on the wire."""
+UNKNOWN = b"Canaryunknown-"
+BESIDE_RECORD, BESIDE_CLAIM = (bytes((0xC2, 0x3E, len(UNKNOWN) + 1)) + UNKNOWN + end for end in (b"R", b"C"))
+"""Field 1000 of a later version, as it stands on the wire, in a record and in each of its claims."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Pipeline:
             for start in range(0, len(some), size):
                 piece = some[start : start + size]
                 self.order[payer, bucket].append(piece)
-                outs.append(self.submitted(payer, bucket, b"".join(map(_wire, piece)) + UNKNOWN_FIELD))
+                outs.append(self.submitted(payer, bucket, b"".join(map(_wire, piece)) + BESIDE_RECORD))
         await self.send_outs(outs)
 
     def _by_partition(self, claims: Iterable[Sent]) -> dict[tuple[str, int], list[Sent]]:
@@ -142,7 +143,8 @@ class Pipeline:
 
     async def read(self, topic: Topic, service: str = "fraud") -> list[Incoming]:
         """All records of a topic of every payer, in clear, in the order of each partition."""
-        keys, found = self.keys(service), []
+        keys: Any = self.intake_keys if service == "intake" else self.keys(service)
+        found = []
         consumer = make_consumer(self.kafka, group=None, client_id="test")
         await consumer.start()
         try:
@@ -223,14 +225,23 @@ class Pipeline:
 
     async def clear_of_ledger(self) -> bytes:
         """All that claims.scored and claims.retry hold, keys and headers too."""
-        records = [*await self.read(SCORED), *await self.read(RETRY)]
-        return b"".join((r.key or b"") + r.value + b"".join(value for _, value in r.headers) for r in records)
+        return _all_of([*await self.read(SCORED), *await self.read(RETRY)])
+
+    async def clear_of_others(self) -> bytes:
+        """The same of what validation and scoring tell to anybody but each other."""
+        told = [await self.read(topic) for topic in (SCORES, ALERTS)]
+        told += [await self.read(topic, "intake") for topic in (REJECTED, RAW_STATUS)]
+        return _all_of([record for records in told for record in records])
+
+
+def _all_of(records: Iterable[Incoming]) -> bytes:
+    return b"".join((r.key or b"") + r.value + b"".join(value for _, value in r.headers) for r in records)
 
 
 def _wire(sent: Sent) -> bytes:
     """A claim as a field of SubmittedBatch, a field that nobody knows inside."""
     known = events_pb2.SubmittedClaim(accepted=sent.encoded, attempt=sent.attempt, accepted_time_ms=1)
-    inner = known.SerializeToString() + UNKNOWN_FIELD
+    inner = known.SerializeToString() + BESIDE_CLAIM
     length, count = bytearray(), len(inner)
     while count > 0x7F:
         length.append(count & 0x7F | 0x80)

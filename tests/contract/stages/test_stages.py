@@ -15,7 +15,7 @@ from runtime.broker import LocalKafka
 from runtime.dlq import list_dead_letters
 from runtime.kafka import create_topics
 from runtime.topics import RETRY, SCORED, SUBMITTED, VALIDATED, named_topics
-from tests.contract.stages.pipeline import Pipeline, accepted, claims_of
+from tests.contract.stages.pipeline import BESIDE_CLAIM, BESIDE_RECORD, UNKNOWN, Pipeline, accepted, claims_of
 from tests.fixtures.ports import neighbouring_ports
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -42,7 +42,7 @@ def plant(claim: Any, number: int) -> None:
 
 
 async def test_killed_restarted_and_rebalanced_stages_give_what_undisturbed_ones_give(pipeline: Pipeline) -> None:
-    """Prices, duplicates and scores; what cannot be decoded goes aside; unknown fields do no harm; no token leaks."""
+    """Prices, duplicates and scores; what cannot be decoded goes aside; unknown fields get as far as scoring; no token leaks."""
     world = load_world(pipeline.run)
     organisations = [organisation.id for organisation in pipeline.network.organisations]
     await create_topics(pipeline.kafka, named_topics(pipeline.network.payers, organisations), pipeline.network.buckets)
@@ -105,4 +105,7 @@ async def no_token_leaves(pipeline: Pipeline, world: World) -> None:
     assert all(token in before for token in [*tokens, *codes])
     assert all(code in validated for code in codes), "scoring is told the codes, and they end there"
     clear = await pipeline.clear_of_ledger()
+    assert BESIDE_RECORD in validated
+    assert BESIDE_CLAIM in validated
+    assert UNKNOWN not in clear + await pipeline.clear_of_others()
     assert [token for token in [*tokens, *codes, *npis, *cards, *stable] if token in clear] == []

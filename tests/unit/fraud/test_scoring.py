@@ -31,6 +31,7 @@ from fraud_scoring.features import (
     OBSERVATIONS,
     WINDOW_DAYS,
     CodeCharges,
+    Observations,
     ObservedLine,
     PartitionState,
     charge_class,
@@ -436,3 +437,82 @@ def test_one_claim_has_no_more_minutes_than_are_kept() -> None:
 def test_what_is_no_validated_record_is_a_data_error(record: Incoming) -> None:
     with pytest.raises(DataError):
         stage().decode(record)
+
+
+# Fields of a later version, and state that cannot be read or comes late.
+
+
+def test_nothing_that_scoring_does_not_know_leaves_it() -> None:
+    """Whatever is unknown at whatever level could name a person: no output has it."""
+    record = incoming([priced(0)], set())
+    value = events_pb2.ValidatedRecord.FromString(record.value)
+    unknown = bytes((0xC2, 0x3E, 6)) + b"secret"
+    value.facts[0].lines[0].MergeFromString(unknown)
+    value.facts[0].MergeFromString(unknown)
+    value.facts[0].passed_on.MergeFromString(unknown)
+    value.passed_on.MergeFromString(unknown)
+    value.MergeFromString(unknown)
+    excluded = replace(record, value=value.SerializeToString())
+    assert excluded.value.count(b"secret") == 5
+    value.facts[0].excluded_provider = True
+    outs = stage().apply(StateLog(), excluded, stage().decode(replace(record, value=value.SerializeToString())))
+    topics = {out.topic.removeprefix("p.aurora.") for out in outs}
+    assert topics == {"claims.scored", "fraud.scores", "fraud.alerts", "status.raw", "fraud.state"}
+    assert b"secret" not in b"".join((out.value or b"") + out.key for out in outs)
+
+
+def snapshots(monkeypatch: pytest.MonkeyPatch, records: int) -> tuple[StateLog, list[tuple[bytes, Any]]]:
+    """A log and what it wrote, a snapshot in several parts after every second record."""
+    monkeypatch.setattr(state_log, "SNAPSHOT_EVERY", 2)
+    monkeypatch.setattr(state_log, "PART_BYTES", 100)
+    log, written = StateLog(), []
+    for at, claim in enumerate(history(5, records)):
+        written += run(log, at, [claim])[1]
+    return log, written
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xff", b"", b"junk"], ids=["not protobuf", "empty", "no state"])
+def test_a_damaged_snapshot_is_a_data_error_and_the_one_before_counts(
+    damage: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, written = snapshots(monkeypatch, 6)
+    again, refused = StateLog(), 0
+    last = max(place for place, (key, _) in enumerate(written) if key.startswith(b"snapshot/"))
+    for place, (key, value) in enumerate(written):
+        body = value.SerializeToString()
+        if place == last:
+            body = damage if damage != b"junk" else _with_state(value, b"junk" * 30)
+        try:
+            stage().restore(again, Incoming("p.aurora.fraud.state", 0, 0, key, body))
+        except DataError:
+            refused += 1
+    assert refused == (damage != b""), "an empty value is a tombstone"
+    assert again.state.encoded() == log.state.encoded()
+
+
+def _with_state(value: Any, state: bytes) -> bytes:
+    changed = fraud_pb2.ScoringSnapshot()
+    changed.CopyFrom(value)
+    changed.state = state
+    return changed.SerializeToString()
+
+
+@pytest.mark.parametrize("key", [b"", b"observed", b"observed/x", b"snapshot/7/0", b"snapshot/0", b"other/0"])
+def test_a_key_that_no_state_has_is_a_data_error(key: bytes) -> None:
+    value = fraud_pb2.ScoringSnapshot(state=OBSERVATIONS.encode(Observations(())), parts=1).SerializeToString()
+    with pytest.raises(DataError):
+        stage().restore(StateLog(), Incoming("p.aurora.fraud.state", 0, 0, key, value))
+
+
+def test_what_was_set_aside_and_is_replayed_late_counts_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An observation in its order, and without moving the ring; a part of an old snapshot not at all."""
+    log, written = snapshots(monkeypatch, 7)
+    observed = [(key, value) for key, value in written if key.startswith(b"observed/")]
+    late = observed[5]
+    old_part = next(item for item in written if item[0].startswith(b"snapshot/"))
+    again = StateLog()
+    for key, value in [*(item for item in written if item is not late), old_part, late]:
+        again.restore(key, value)
+    assert again.state.encoded() == log.state.encoded()
+    (claim,) = history(6, 1)
+    assert run(again, 7, [replace(claim, version=3)]) == run(log, 7, [replace(claim, version=3)])
