@@ -206,6 +206,18 @@ class ReopenLane:
     last_voted_round: Annotated[int, U64]
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLane:
+    """The incarnation of a member's lane that is open, and the round behind which the member signs in it."""
+
+    incarnation: int
+    after_round: int
+
+
+FIRST_LANE: Final = OpenLane(1, 0)
+"""Every member's, until a statement opens another."""
+
+
 class Group(IntEnum):
     """CAS01, the claim adjustment group."""
 

@@ -7,6 +7,6 @@ Source: settlement.md.
 """
 
 from ledger_commit.settlement.contract import BlockInput, Execution, apply
-from ledger_commit.settlement.state import FIRST_LANE, OpenLane, State
+from ledger_commit.settlement.state import State
 
-__all__ = ["FIRST_LANE", "BlockInput", "Execution", "OpenLane", "State", "apply"]
+__all__ = ["BlockInput", "Execution", "State", "apply"]

@@ -11,11 +11,13 @@ from typing import Final
 
 from claims.result import TransactionResult
 from claims.transaction import (
+    FIRST_LANE,
     AccumulatorKind,
     AccumulatorScope,
     EnrollMember,
     KeyUse,
     Kind,
+    OpenLane,
     Prefix,
     PublishPlan,
     RefusalReason,
@@ -25,7 +27,7 @@ from claims.transaction import (
     SignedTransaction,
     Tier,
 )
-from ledger_commit.settlement.state import FIRST_LANE, OpenLane, State
+from ledger_commit.settlement.state import State
 
 RegistryBody = RegisterOrganisation | PublishPlan | EnrollMember | ReopenLane
 _UNSEQUENCED: Final = (Kind.REVIEW_CLAIM, Kind.REOPEN_LANE)

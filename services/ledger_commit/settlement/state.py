@@ -12,6 +12,7 @@ from claims.transaction import (
     Enrollment,
     Genesis,
     KeyUse,
+    OpenLane,
     OrganisationKey,
     PricedClaim,
     PublishPlan,
@@ -42,18 +43,6 @@ class ClaimEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenLane:
-    """The incarnation of a member's lane that is open, and the round behind which the member signs in it."""
-
-    incarnation: int
-    after_round: int
-
-
-FIRST_LANE = OpenLane(1, 0)
-"""Every member's, until a statement opens another."""
-
-
-@dataclass(frozen=True, slots=True)
 class KnownPlan:
     plan: PublishPlan
     limits: dict[int, TierLimits]
@@ -67,9 +56,6 @@ class State:
         self.chain_id = chain_id
         self.governance = governance
         """The organisations whose two thirds govern: those that run replicas."""
-        """Those that took effect, by id."""
-        self.refused: set[tuple[bytes, int]] = set()
-        """Transaction and reason. Not written to the root by itself: it follows from the results."""
         self.epoch = 0
         """The founding committee's, as long as there is no other."""
         self.lanes: dict[str, OpenLane] = {}
@@ -81,6 +67,9 @@ class State:
         self.keys: dict[tuple[str, int], OrganisationKey] = {}
         self.sequences: dict[tuple[str, int], int] = {}
         self.transactions: set[bytes] = set()
+        """Those that took effect, by id."""
+        self.refused: set[tuple[bytes, int]] = set()
+        """Transaction and reason. Not written to the root by itself: it follows from the results."""
         self.plans: dict[tuple[str, int], KnownPlan] = {}
         self.members: dict[tuple[str, int, bytes], Enrollment] = {}
         self.accumulators: dict[AccumulatorName, int] = {}
@@ -132,14 +121,6 @@ class State:
         self.sequences[organisation, key_id] = sequence
         self.write(b"s", organisation.encode() + key_id.to_bytes(2, "big"), sequence.to_bytes(8, "big"))
 
-    def refuse_once(self, transaction_id: bytes, reason: int) -> bool:
-        """Whether the transaction has not been refused for this reason before; from now on it has."""
-        refusal = (transaction_id, reason)
-        if refusal in self.refused:
-            return False
-        self.refused.add(refusal)
-        return True
-
     def open_lane(self, organisation: str, opened: OpenLane) -> None:
         """Closes the incarnation before."""
         self.lanes[organisation] = opened
@@ -150,6 +131,14 @@ class State:
         """A transaction that took effect is absorbed when it comes again."""
         self.transactions.add(transaction_id)
         self.write(b"x", transaction_id, b"")
+
+    def refuse_once(self, transaction_id: bytes, reason: int) -> bool:
+        """Whether the transaction has not been refused for this reason before; from now on it has."""
+        refusal = (transaction_id, reason)
+        if refusal in self.refused:
+            return False
+        self.refused.add(refusal)
+        return True
 
     def key_for(self, organisation: str, key_id: int, use: KeyUse, height: int) -> OrganisationKey | None:
         """The organisation's key of that use, if it is valid at the height."""

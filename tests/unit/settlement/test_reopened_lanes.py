@@ -10,15 +10,16 @@ import pytest
 
 from claims.transaction import (
     ENTRY_TRANSACTION,
+    FIRST_LANE,
     REOPEN_LANE,
     SIGNED_TRANSACTION,
     Kind,
+    OpenLane,
     Prefix,
     RefusalReason,
     ReopenLane,
     transaction_message,
 )
-from ledger_commit.settlement import FIRST_LANE, OpenLane
 from tests.fixtures.ledger_world import ZERO, LedgerWorld, signed_entry
 from tests.unit.settlement.unchanged import dropped, refused
 
