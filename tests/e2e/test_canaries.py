@@ -290,7 +290,8 @@ def test_no_file_holds_a_word_of_a_claim(travelled: Travelled) -> None:
         if found := travelled.canaries.found_in(path.read_bytes()):
             hits[searched[-1]] = found
     assert hits == {}
-    for kind in ("logs/intake", "logs/validation", "kafka/data/p.aurora.claims.submitted", "kafka/kafka.log"):
+    topic = f"kafka/data/{travelled.network.topic(SUBMITTED, 'aurora')}-"
+    for kind in ("logs/intake", "logs/validation", topic, "kafka/kafka.log"):
         assert any(path.startswith(kind) for path in searched), kind
     assert sum(path.endswith("blocks.log") for path in searched) == len(travelled.network.replicas)
     assert sum(path.endswith(".db") for path in searched) > len(travelled.network.replicas)
