@@ -14,9 +14,10 @@ from cli.bootstrap import founding_transactions, load_world, make_certs, order
 from cli.demo import Accounted, run_demo
 from cli.options import ORGANISATION, RUN, Json, Kafka, Organisation, Replication, RunDirectory, TopicPrefix
 from cli.output import Output
-from cli.overview import consumer_rows, process_rows, replica_rows
-from cli.processes import Processes
+from cli.overview import consumer_rows, ends, process_rows, replica_rows
+from cli.processes import SUPERVISOR, Processes
 from cli.session import UsageError, open_session, read_network
+from cli.supervised import supervise
 from runtime.broker import BrokerSettings, LocalKafka, port_is_free
 from runtime.kafka import BROKERS_REPLICATION, delete_topics
 from runtime.network import NETWORK_FILE, Network
@@ -78,7 +79,7 @@ def up(
     replication: Replication = BROKERS_REPLICATION,
     as_json: Json = False,
 ) -> None:
-    """Start everything on loopback; what runs already is left as it is. It runs on, and nothing restarts what ends."""
+    """Start everything on loopback; what runs already is left as it is. It runs on, and what ends is started again."""
     out = Output(as_json=as_json)
     if not (run / NETWORK_FILE).exists():
         broker = broker_of(run)
@@ -93,6 +94,8 @@ def up(
     if processes.kafka is not None and processes.kafka.process() is None:
         require_free([processes.kafka.port], f"make another network by --run: that in {run} has this port for Kafka")
     bring_up(processes, out)
+    supervise(processes)
+    out.say(f"{SUPERVISOR} started, log {processes.log(SUPERVISOR)}")
     intake = processes.network.intake_address
     document = {"intake": intake, "kafka": processes.kafka_address, "data": f"{run}/data", "logs": f"{run}/logs"}
     out.document(
@@ -133,10 +136,25 @@ def status(run: RunDirectory = RUN, org: Organisation = ORGANISATION, kafka: Kaf
     processes = Processes(run.resolve(), local_broker(run, kafka))
     rows = process_rows(processes)
     out.table("processes", rows)
+    show_supervision(out, processes)
     out.table("replicas", replica_rows(session))
     out.table("consumers", consumer_rows(processes, kafka or session.network.kafka), empty="no broker answers")
     if not all(row["running"] and row["answers"] is not False for row in rows):
         raise typer.Exit(3)
+
+
+def show_supervision(out: Output, processes: Processes) -> None:
+    """What has ended by itself, and what the supervisor does not start again."""
+    found = ends(processes)
+    if found:
+        out.table("ended by themselves", found)
+    for row in found:
+        if row["given_up"]:
+            out.error(f"{row['ended']} cannot run and was given up: see the end of {row['log']}, then `claimledger up`")
+    if processes.has_ended(SUPERVISOR):
+        out.error(
+            f"the supervisor has ended, so nothing is started again: see {processes.log(SUPERVISOR)}, then `claimledger up`"
+        )
 
 
 def demo(

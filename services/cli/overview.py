@@ -9,8 +9,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from cli.gauges import LAG, OUTBOX, PARTITIONS, Gauges, read_gauges
+from cli.output import when
 from cli.processes import Processes
 from cli.session import Session
+from cli.supervised import Told, told_of
 from runtime.kafka import make_consumer
 from runtime.network import Network
 from runtime.topics import SCORED, SUBMITTED, VALIDATED
@@ -26,7 +28,8 @@ ROOT_DIGITS: Final = 6
 
 
 def process_rows(processes: Processes) -> list[dict[str, Any]]:
-    """One row for each process."""
+    """One row for each process, with what its supervisor has told of it."""
+    told = told_of(processes.run)
     return [
         {
             "process": state.name,
@@ -36,8 +39,23 @@ def process_rows(processes: Processes) -> list[dict[str, Any]]:
             "address": state.address or None,
             "rss_mb": round(state.rss_mb, 1),
             "cpu_s": round(state.cpu_s, 1),
+            "restarts": told.get(state.name, Told()).restarts,
         }
         for state in processes.states()
+    ]
+
+
+def ends(processes: Processes) -> list[dict[str, Any]]:
+    """One row for each process that has ended by itself since `up`, with its log."""
+    return [
+        {
+            "ended": name,
+            "last_end": when(told.last_end_ms),
+            "restarts": told.restarts,
+            "given_up": told.given_up,
+            "log": told.log,
+        }
+        for name, told in told_of(processes.run).items()
     ]
 
 

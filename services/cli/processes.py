@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.gauges import PARTITIONS, read_gauges
 from runtime.broker import LocalKafka
-from runtime.grpc_channel import open_blocking_channel
+from runtime.grpc_channel import WrongServerError, open_blocking_channel
 from runtime.kafka import BROKERS_REPLICATION, create_topics, wait_for_kafka
 from runtime.network import Network, load_network, organisation_directory
 from runtime.pid_file import PidFile
@@ -32,6 +32,8 @@ from runtime.publishing_cursor import check_owner
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BROKER: Final = "broker"
+SUPERVISOR: Final = "supervisor"
+"""Starts the others again (supervisor.py); runs where `up` has started them."""
 STAGES: Final = ("validation", "fraud")
 READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.1
@@ -94,7 +96,7 @@ class Processes:
 
     def start_all(self, say: Callable[[str], None]) -> None:
         """Broker, topics, then everything that does not run yet; returns when all answer. Raises ProcessError."""
-        with self._alone():
+        with self.alone():
             if self.kafka is not None:
                 say(f"broker at {self.kafka.address}, log {self.kafka.log}")
                 self.kafka.start()
@@ -107,14 +109,18 @@ class Processes:
             self.wait_reading(STAGES)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self, *, wait: bool = True) -> Iterator[bool]:
         """One at a time starts or stops the processes of a run directory: of two that start, the second would overwrite
-        the pids of the first, and nobody could stop those."""
+        the pids of the first, and nobody could stop those. False where another does and this one does not wait."""
         place = self.run / "pids"
         place.mkdir(parents=True, exist_ok=True)
         with (place / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
     async def _prepare_topics(self) -> None:
         """Raises ForeignTopicsError where the names are taken by another network."""
@@ -124,8 +130,12 @@ class Processes:
         self.made_topics = await create_topics(kafka, network.topics(), network.buckets, self._replication)
 
     def start(self, name: str, **environment: str) -> None:
-        """Starts one process that does not run yet; returns at once."""
+        """Starts one process that does not run yet; returns at once, for the broker when it serves. Raises BrokerError."""
         if self.process(name) is not None:
+            return
+        if name == BROKER:
+            assert self.kafka is not None, "it runs elsewhere"
+            self.kafka.start()
             return
         bin_directory = str(Path(sys.executable).parent)
         around = {
@@ -150,18 +160,34 @@ class Processes:
 
     def stop(self, name: str, *, kill: bool = False) -> bool:
         """Ends one process and waits for it; False if it did not run."""
-        if name == BROKER:
-            return self.kafka is not None and self.kafka.stop(kill=kill)
         return self._pid_file(name).stop(kill=kill)
 
+    def remember(self, name: str, pid: int) -> None:
+        """Takes a process that somebody else has started for the one of that name."""
+        self._pid_file(name).write(pid)
+
+    @property
+    def supervised(self) -> tuple[str, ...]:
+        """Every process that is to be started again when it ends, the broker first."""
+        return (*((BROKER,) if self.kafka else ()), *self.names)
+
+    def has_ended(self, name: str) -> bool:
+        """Whether the process ended by itself: who stops one on purpose takes its pid file away."""
+        return self._pid_file(name).path.exists() and self.process(name) is None
+
     def stop_all(self, say: Callable[[str], None]) -> None:
-        """Ends everything, the broker last. All are asked at once, so that the slowest counts."""
-        with self._alone():
+        """Ends everything: first what would start it again, the broker last. All others are asked at once, so that the slowest
+        counts."""
+        with self.alone():
+            if self.stop(SUPERVISOR):
+                say("supervisor stopped")
             asked = {name: self._pid_file(name).signal() for name in self.names}
             for name, process in asked.items():
-                if process is not None:
-                    self._pid_file(name).wait_ended(process)
-                    say(f"{name} stopped")
+                if process is None:
+                    self._pid_file(name).forget()
+                    continue
+                self._pid_file(name).wait_ended(process)
+                say(f"{name} stopped")
             if self.kafka is not None and self.kafka.stop():
                 say("broker stopped")
 
@@ -210,8 +236,6 @@ class Processes:
 
     def process(self, name: str) -> psutil.Process | None:
         """The running process of that name, if it runs."""
-        if name == BROKER:
-            return self.kafka.process() if self.kafka else None
         return self._pid_file(name).process()
 
     def answers(self, name: str) -> bool | None:
@@ -221,11 +245,11 @@ class Processes:
             return None
         place = organisation_directory(self.run, self.network.organisations[0].id)
         tls = TlsFiles(place / "client.pem", place / "client.key", self.run / "ca.pem")
-        with open_blocking_channel(address, tls) as channel:
-            try:
+        try:
+            with open_blocking_channel(address, tls, self.network.server_at(address)) as channel:
                 told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
-            except grpc.RpcError:
-                return False
+        except (grpc.RpcError, WrongServerError):
+            return False
         return bool(told.status == health_pb2.HealthCheckResponse.SERVING)
 
     def metrics_port(self, name: str) -> int:
@@ -233,9 +257,13 @@ class Processes:
         return self._first_port + METRICS_OFFSET + list(self._lines).index(name)
 
     def log(self, name: str) -> Path:
+        if name == BROKER and self.kafka is not None:
+            return self.kafka.log
         return self.run / "logs" / f"{name}.log"
 
     def _pid_file(self, name: str) -> PidFile:
+        if name == BROKER and self.kafka is not None:
+            return self.kafka.pid_file
         return PidFile(self.run / "pids" / f"{name}.pid")
 
     def _tail(self, name: str) -> str:

@@ -27,6 +27,7 @@ from ledger_commit.seen import SeenRecords
 from ledger_commit.settlement.authenticity import Forgery
 from runtime.ack_window import AckWindow
 from runtime.dlq import dead_letter
+from runtime.failing import SURROUNDINGS, KeepsFailingError
 from runtime.kafka import SealingProducer, make_consumer
 from runtime.log import get_logger
 from runtime.metrics import DEAD_LETTERS
@@ -150,16 +151,26 @@ class Feeder(ConsumerRebalanceListener):
             await self._set_aside(record, error)
             finished()
             return
+        except SURROUNDINGS:
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing but the record went in, so nothing else would come of it
+            await self._set_aside(record, KeepsFailingError(1, error))
+            finished()
+            return
         if self._turn_s is None:
             await self._lane.room()
             self._lane.add(entry, claims, finished)
         else:
             self._later(entry, claims, finished, self._turn_s(entry))
 
-    async def _set_aside(self, record: Any, error: DataError | SealedValueError) -> None:
-        """To the dead-letter topic; the stream goes on once the letter is confirmed."""
+    async def _set_aside(self, record: Any, error: DataError | SealedValueError | KeepsFailingError) -> None:
+        """To the dead-letter topic; the stream goes on once the letter is confirmed.
+
+        What reading raises is one replica's trouble with a record that all would take in turn: it must not end them all.
+        """
         DEAD_LETTERS.labels(record.topic, error.kind).inc()
-        self._log.warning("dead_letter", partition=record.partition, offset=record.offset, kind=error.kind)
+        tell = self._log.error if isinstance(error, KeepsFailingError) else self._log.warning
+        tell("dead_letter", partition=record.partition, offset=record.offset, kind=error.kind, why=str(error))
         await self._producer.send_all([dead_letter(record, error, GROUP)], time.time_ns() // 1_000_000)
 
     def _later(self, entry: bytes, claims: int, finished: Callable[[], None], delay_s: float) -> None:

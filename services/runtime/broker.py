@@ -76,7 +76,8 @@ class LocalKafka:
         return self.directory / "kafka.log"
 
     @property
-    def _pid_file(self) -> PidFile:
+    def pid_file(self) -> PidFile:
+        """There while the node runs, and behind one that ended by itself."""
         return PidFile(self.directory / "kafka.pid")
 
     def format(self) -> None:
@@ -111,7 +112,7 @@ class LocalKafka:
             child = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self._pid_file.write(child.pid)
+        self.pid_file.write(child.pid)
         self._wait_started(child, offset)
         child.returncode = 0  # from here on the pid file stands for the process, not this object
 
@@ -127,11 +128,11 @@ class LocalKafka:
 
     def process(self) -> psutil.Process | None:
         """The running node that the pid file names, and no other process that got its pid."""
-        return self._pid_file.process()
+        return self.pid_file.process()
 
     def stop(self, *, kill: bool = False) -> bool:
         """Stops the node and waits for its end; `kill` does not let it write what it holds. False if none ran."""
-        return self._pid_file.stop(kill=kill)
+        return self.pid_file.stop(kill=kill)
 
     def _wait_started(self, child: "subprocess.Popen[bytes]", offset: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -141,7 +142,7 @@ class LocalKafka:
                 if _STARTED in log.read():
                     return
             if child.poll() is not None:
-                self._pid_file.forget()
+                self.pid_file.forget()
                 raise BrokerError(f"Kafka ended with code {child.returncode}; the end of {self.log}:\n{self._tail()}")
             time.sleep(0.1)
         self.stop(kill=True)

@@ -41,9 +41,10 @@ class PidFile:
         return process
 
     def stop(self, *, kill: bool = False) -> bool:
-        """Ends the process and waits for it; False if none ran."""
+        """Ends the process and waits for it; False if none ran. Either way it is remembered no more."""
         process = self.signal(kill=kill)
         if process is None:
+            self.forget()
             return False
         self.wait_ended(process)
         return True

@@ -3,7 +3,7 @@
 `run_process("claim-intake", settings, main)` calls `await main(stop)`. The first SIGTERM or SIGINT sets `stop`; main
 then finishes what it holds and returns. If that takes longer than `settings.drain_s`, main is cancelled; a second
 signal cancels at once. An exception out of main is logged and makes the exit code 1, by which whoever runs the
-process (systemd, Kubernetes, …) knows that it is to be started again; `claimledger up` watches over nothing.
+process (`claimledger up`, systemd, Kubernetes, …) knows that it is to be started again.
 """
 
 import asyncio

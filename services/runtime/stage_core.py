@@ -21,7 +21,7 @@ from runtime.metrics import DEAD_LETTERS, STAGE_FAILURES, STAGE_OUTPUTS, STAGE_R
 from runtime.stage import AnyStage, DataError, Incoming, Out
 from runtime.topic_keys import KEY_ID, SealedValueError, TopicKeys
 
-PAUSES_S: Final = (0.0, 0.2, 1.0)
+PAUSES_S: Final[tuple[float, ...]] = (0.0, 0.2, 1.0)
 """Before each attempt at a record by itself: three of them, behind the one together with its poll."""
 MOST_IN_A_ROW: Final = 10
 """Records that may keep failing without one between them that goes through; with one more the stage itself is at fault."""

@@ -10,6 +10,7 @@ import pytest
 from claimledger.claims.v1 import claim_pb2
 from claims.identifiers import control_number
 from cli.overview import READERS
+from cli.processes import SUPERVISOR
 from tests.e2e.loads import Loaded, planned
 from tests.e2e.published import Copy, Step, result_of
 from tests.e2e.recount import (
@@ -57,8 +58,11 @@ def test_status_shows_processes_heights_and_lag_and_a_second_up_changes_nothing(
     assert groups >= {"validation", "fraud-scoring", "ledger-commit", *READERS, "claim-intake-outbox"}
 
     said = running.claimledger("up")
-    assert said.code == 0, said
-    assert {row["process"]: row["pid"] for row in rows() if "process" in row} == processes
+    try:
+        assert said.code == 0, said
+        assert {row["process"]: row["pid"] for row in rows() if "process" in row} == processes
+    finally:
+        assert running.processes.stop(SUPERVISOR), "`up` watches over what runs; the tests here stop and start by hand"
 
 
 def test_status_tells_what_does_not_run_and_how_far_it_is_behind(loaded: Loaded) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,30 @@ async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream
         (5, "undecodable"),
         (6, "forged"),
     ]
+
+
+async def test_a_record_at_which_reading_fails_is_set_aside_and_ends_no_replica(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All replicas would take it in turn. The letter says where it failed and nothing of what the claim says."""
+    sent, read = entries(3), feeder.entry_of
+
+    def reading(value: bytes, *more: Any) -> tuple[bytes, int]:
+        entry, claims = read(value, *more)
+        if entry == sent[1]:
+            raise KeyError("what the claim says")
+        return entry, claims
+
+    monkeypatch.setattr(feeder, "entry_of", reading)
+    await feeding.send(feeding.scored, sent[:2], 0)
+    await feeding.send(feeding.scored, sent[2:], 0)
+    member = feeding.member()
+    feeding.feed(member, feeding.scored)
+    await eventually(lambda: member.taken, [sent[0], sent[2]])
+    (letter,) = await list_dead_letters(feeding.kafka, feeding.keys, [feeding.scored.name(PAYER)])
+    assert (letter.offset, letter.type) == (1, "failing")
+    assert "KeyError at " in letter.reason
+    assert "claim says" not in letter.reason
 
 
 async def test_a_claim_that_comes_twice_and_over_both_topics_settles_once(feeding: Feeding) -> None:

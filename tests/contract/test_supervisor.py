@@ -1,0 +1,101 @@
+"""The supervisor as `up` runs it, over real processes: what is killed comes back, what cannot run is given up, `down` ends all."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from cli.__main__ import app
+from cli.bootstrap import make_certs
+from cli.processes import SUPERVISOR, Processes
+from cli.supervised import supervise, told_of
+from runtime.network import organisation_directory
+from tests.fixtures.ports import neighbouring_ports
+
+pytestmark = pytest.mark.slow
+NAME = "tags"
+"""Serves over gRPC and needs nothing but its key."""
+WITHIN_S = 40.0
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+    """A network of which the tag service runs, under a supervisor in a hurry; its Kafka is elsewhere, and away."""
+    monkeypatch.setenv("CLAIMLEDGER_SUPERVISOR_FIRST_PAUSE_S", "0.3")
+    monkeypatch.setenv("CLAIMLEDGER_SUPERVISOR_LONGEST_PAUSE_S", "0.3")
+    monkeypatch.setenv("CLAIMLEDGER_SUPERVISOR_RESTARTS", "2")
+    run = tmp_path / "run"
+    make_certs(run, 7, 12, neighbouring_ports(60), "127.0.0.1:1", 2)
+    made = Processes(run, None)
+    try:
+        made.start(NAME)
+        supervise(made)
+        yield made
+    finally:
+        made.stop_all(lambda _: None)
+    assert [
+        p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("CLAIMLEDGER_RUN") == str(run)
+    ] == []
+
+
+def eventually(holds: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WITHIN_S
+    while not (found := holds()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+    return found
+
+
+def pid_of(processes: Processes, name: str) -> int | None:
+    found = processes.process(name)
+    return found.pid if found else None
+
+
+def log_rows(processes: Processes, event: str) -> list[dict[str, Any]]:
+    rows = map(json.loads, processes.log(SUPERVISOR).read_text().splitlines())
+    return [row for row in rows if row["event"] == event]
+
+
+def test_what_is_killed_serves_again_and_what_cannot_start_is_given_up_and_both_are_told(processes: Processes) -> None:
+    """Killed, it serves again under another pid. Stopped on purpose, it stays away. With a broken key it is tried twice and
+    then left, with the place of its log; started by hand it is watched again. `status` tells each, and `down` ends all."""
+    eventually(lambda: processes.answers(NAME), "it does not serve")
+    eventually(lambda: told_of(processes.run) == {} and (processes.run / "supervision.json").exists(), "nobody watches")
+    first = pid_of(processes, NAME)
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: pid_of(processes, NAME) not in {None, first} and processes.answers(NAME), "it is not back")
+    assert told_of(processes.run)[NAME].restarts == 1
+
+    processes.stop(NAME)
+    time.sleep(1.0)
+    assert pid_of(processes, NAME) is None, "what was stopped on purpose stays away"
+
+    key = organisation_directory(processes.run, "meridian") / "tags.hmac"
+    whole = key.read_text()
+    key.write_text("00")
+    processes.start(NAME)
+    eventually(lambda: told_of(processes.run)[NAME].given_up, "it is not given up")
+    (row,) = log_rows(processes, "process_given_up")
+    assert (row["process"], row["restarts"], row["log"]) == (NAME, 2, str(processes.log(NAME)))
+    said = CliRunner().invoke(
+        app, ["status", "--run", str(processes.run), "--kafka", "127.0.0.1:1"], env={"COLUMNS": "200"}
+    )
+    assert said.exit_code == 3
+    assert f"{NAME} cannot run and was given up: see the end of {processes.log(NAME)}" in said.stderr
+    assert "KeyFileError" in processes.log(NAME).read_text()
+
+    key.write_text(whole)
+    processes.start(NAME)
+    eventually(lambda: not told_of(processes.run)[NAME].given_up, "it is not watched again")
+    eventually(lambda: processes.answers(NAME), "it does not serve after repair")
+    told: list[str] = []
+    processes.stop_all(told.append)
+    assert told == ["supervisor stopped", f"{NAME} stopped"]
