@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import pytest
 from claim_intake.store import keeping
 from claim_intake.store.database import Database
 from claimledger.intake.v1 import intake_pb2
-from claims.claim import AcceptedClaim
+from claims.claim import AcceptedClaim, commitment
 from claims.identifiers import control_number
+from claims.result import ClaimResult, Outcome
 from tests.contract.intake import dying_intake
 from tests.contract.intake.intake_world import INTAKE_ORGANISATION, World
 from tests.contract.intake.pipeline import create_world_topics, eventually, submitted_claims
 from tests.contract.intake.running import client, serving
 from tests.contract.intake.test_relay import outbox_rows
 from tests.fixtures.kafka import now_ms
+from tests.fixtures.ledger_world import LedgerWorld, claim, line, scored_entry
 from tests.unit.intake.sample_claims import sample_claim
 
 pytestmark = pytest.mark.kafka
@@ -56,9 +58,9 @@ def batch(world: World) -> intake_pb2.SubmitClaimsRequest:
     """Claims of several members."""
     message = intake_pb2.SubmitClaimsRequest(sequence=1)
     for number, key in enumerate(KEYS):
-        claim = sample_claim(world.named("payer-one"))
-        claim.parties.patient.member_id = f"M{number}"
-        message.claims.add(client_key=key, claim=claim)
+        sample = sample_claim(world.named("payer-one"))
+        sample.parties.patient.member_id = f"M{number}"
+        message.claims.add(client_key=key, claim=sample)
     return message
 
 
@@ -93,6 +95,21 @@ async def send_again(world: World) -> None:
     await database.close()
 
 
+def settled(arrived: Sequence[AcceptedClaim]) -> dict[str, int]:
+    """How often the contract settles each claim, where every one that arrived is ordered, priced as the payer would."""
+    ledger = LedgerWorld()
+    ledger.plan()
+    ledger.enroll("ada")
+    priced = [
+        claim("", [line()], claim_ref=a.claim_ref, version=a.version, commitment=commitment(a.salt, a.claim))
+        for a in arrived
+    ]
+    outcomes = ledger.block(*(scored_entry([each]) for each in priced)).outcomes
+    results = [outcome for outcome in outcomes if isinstance(outcome, ClaimResult)]
+    assert {result.outcome for result in results} == {Outcome.SETTLED}
+    return Counter(control_number(result.claim_ref) for result in results)
+
+
 POINTS = [("before the send", {0}), ("in the middle of a flush", {1, 2}), ("before the mark", {len(KEYS)})]
 """Where it dies, and how many of the claims may have reached the broker by then: a record holds two at most."""
 
@@ -101,8 +118,7 @@ POINTS = [("before the send", {0}), ("in the middle of a flush", {1, 2}), ("befo
 async def test_what_was_accepted_is_sent_whatever_the_relay_dies_in(
     kafka_world: World, point: str, sent_before: set[int]
 ) -> None:
-    """At least once, to the byte the same each time, so that whoever keeps by claim and version keeps one; and the attempts of a
-    claim come in their order."""
+    """At least once, to the byte the same each time, and settled once; and the attempts of a claim come in their order."""
     world = kafka_world
     await create_world_topics(world)
     async with dying(world, point) as process:
@@ -123,5 +139,6 @@ async def test_what_was_accepted_is_sent_whatever_the_relay_dies_in(
         await send_again(world)
         last = {number: [*times, 2] for number, times in again.items()}
         assert await eventually(lambda: attempts(world), last) == last
-    for times in (await sent(world)).values():
-        assert len({accepted for accepted, _ in times}) == 1
+    arrived = await sent(world)
+    assert all(len({accepted for accepted, _ in times}) == 1 for times in arrived.values())
+    assert settled([accepted for times in arrived.values() for accepted, _ in times]) == dict.fromkeys(numbers, 1)
