@@ -12,6 +12,7 @@ from claim_intake.tail import EventTail
 from claim_intake.wiring import Ground, idempotency_secret, now_ms, only_one
 from claimledger.intake.v1 import intake_pb2, intake_pb2_grpc
 from runtime.grpc_server import GrpcServer
+from runtime.identity import server_name
 from runtime.kafka import SealingProducer, make_producer
 from runtime.process import announce, run_together
 from runtime.publishing_cursor import wait_for_own_topics
@@ -65,6 +66,7 @@ async def _serve_until(
     ground: Ground, stop: asyncio.Event, servicer: IntakeServicer, writer: GroupCommit, relay: Relay, tail: EventTail
 ) -> None:
     tls = ground.settings.tls(ground.organisation)
+    tls.require_server(server_name("intake"))
     server = GrpcServer(ground.settings.intake_address or ground.network.intake_address, tls)
     intake_pb2_grpc.add_IntakeServiceServicer_to_server(servicer, server.grpc)
     port = await server.start(SERVICE)

@@ -241,7 +241,7 @@ def load(
 async def intake_answers(session: Session) -> None:
     """Raises ConnectionError where nobody answers at intake's address."""
     async with session.intake_channel() as channel:
-        await reached(channel, session.network.intake_address)
+        await reached(channel, session, session.network.intake_address)
 
 
 def status_line(event: dict[str, Any]) -> str:

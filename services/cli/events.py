@@ -13,6 +13,7 @@ from claims.identifiers import control_number
 from claims.result import CLAIM_RESULT
 from claims.status import Status
 from cli.session import Session, reach_kafka
+from runtime.grpc_channel import probe
 from runtime.kafka import make_consumer
 from runtime.tenant_keys import service_keys
 from runtime.topics import ALERTS
@@ -28,7 +29,7 @@ async def status_events(session: Session, control: str = "", cursor: str = "") -
     Raises ConnectionError where nobody answers from the beginning.
     """
     async with session.intake_channel() as channel:
-        await reached(channel, session.network.intake_address)
+        await reached(channel, session, session.network.intake_address)
         async for event in tracked(channel, control, cursor):
             yield {
                 "control_number": event.control_number,
@@ -58,7 +59,7 @@ async def settlements(session: Session, cursor: str = "") -> AsyncIterator[dict[
     Raises ConnectionError where nobody answers from the beginning.
     """
     async with session.replica_channel() as channel:
-        await reached(channel, session.replica_address)
+        await reached(channel, session, session.replica_address)
         stub = ledger_pb2_grpc.LedgerServiceStub(channel)
 
         def opened(after: str) -> Any:
@@ -81,11 +82,15 @@ async def _resumed(opened: Callable[[str], Any], cursor: str) -> AsyncIterator[A
         await asyncio.sleep(RECONNECT_S)
 
 
-async def reached(channel: grpc.aio.Channel, address: str) -> None:
-    """Returns when the server answers; a stream that waits for a network which is not there would say nothing."""
+async def reached(channel: grpc.aio.Channel, session: Session, address: str) -> None:
+    """Returns when the server answers; a stream that waits for a network which is not there would say nothing.
+
+    Raises ConnectionError where none does, WrongServerError where it is another one.
+    """
     try:
         await asyncio.wait_for(channel.channel_ready(), REACHED_WITHIN_S)
     except TimeoutError:
+        await probe(channel, address, session.network.server_at(address))
         raise ConnectionError(
             f"nobody answers at {address}: see `claimledger status`, or start with `claimledger up`"
         ) from None

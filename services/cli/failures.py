@@ -10,12 +10,13 @@ from cli.claim_files import ClaimFileError
 from cli.processes import ProcessError
 from cli.session import UsageError
 from runtime.broker import BrokerError
+from runtime.grpc_channel import WrongServerError
 from runtime.pki import KeyFileError
 from runtime.publishing_cursor import ForeignTopicsError
 
 EXPECTED = (
     grpc.RpcError, UsageError, BootstrapError, ClaimFileError, ProcessError, BrokerError, KeyFileError, KafkaError,
-    OSError, ForeignTopicsError,
+    OSError, ForeignTopicsError, WrongServerError,
 )  # fmt: skip
 """What the surroundings may do to a command; anything else is a bug and shows its traceback."""
 

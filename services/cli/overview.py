@@ -13,6 +13,7 @@ from cli.output import when
 from cli.processes import Processes
 from cli.session import Session
 from cli.supervised import Told, told_of
+from runtime.grpc_channel import WrongServerError
 from runtime.kafka import make_consumer
 from runtime.network import Network
 from runtime.topics import SCORED, SUBMITTED, VALIDATED
@@ -67,10 +68,11 @@ def replica_rows(session: Session) -> list[dict[str, Any]]:
 def _replica_row(session: Session, organisation: str, address: str) -> dict[str, Any]:
     try:
         told = session.replica_status(address)
-    except grpc.RpcError as error:
+    except (grpc.RpcError, WrongServerError) as error:
+        why = error.code().name if isinstance(error, grpc.RpcError) else f"no certificate of {error.server_name}"
         return {
             "replica": organisation, "round": None, "height": None, "executed": None, "results": None,
-            "root": None, "published": None, "peers": None, "state": f"no answer ({error.code().name})",
+            "root": None, "published": None, "peers": None, "state": f"no answer ({why})",
         }  # fmt: skip
     state = told.not_voting or ("publisher" if told.publisher else "votes")
     return {

@@ -1,7 +1,7 @@
 """Who speaks to which network: the run directory, the organisation, its certificate and channels."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,13 +50,16 @@ class Session:
 
     @contextmanager
     def intake(self) -> Iterator[grpc.Channel]:
-        with open_blocking_channel(self.network.intake_address, self.tls) as channel:
+        with self._channel(self.network.intake_address) as channel:
             yield channel
 
     @contextmanager
     def replica(self, address: str = "") -> Iterator[grpc.Channel]:
-        with open_blocking_channel(address or self.replica_address, self.tls) as channel:
+        with self._channel(address or self.replica_address) as channel:
             yield channel
+
+    def _channel(self, address: str) -> AbstractContextManager[grpc.Channel]:
+        return open_blocking_channel(address, self.tls, self.network.server_at(address))
 
     def replica_status(self, address: str) -> ledger_pb2.GetStatusResponse:
         """What the replica there tells of itself. Raises grpc.RpcError where it does not answer in time."""
@@ -67,10 +70,14 @@ class Session:
 
     def intake_channel(self) -> grpc.aio.Channel:
         """For code with a loop."""
-        return open_channel(self.network.intake_address, self.tls)
+        return self.channel(self.network.intake_address)
 
     def replica_channel(self) -> grpc.aio.Channel:
-        return open_channel(self.replica_address, self.tls)
+        return self.channel(self.replica_address)
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """To the service of the network that is to answer there."""
+        return open_channel(address, self.tls, self.network.server_at(address))
 
 
 def read_network(run: Path) -> Network:

@@ -8,6 +8,7 @@ from pathlib import Path
 from claimledger.tags.v1 import tags_pb2, tags_pb2_grpc
 from duplicate_tags.service import TagServicer
 from runtime.grpc_server import GrpcServer, wait_and_drain
+from runtime.identity import server_name
 from runtime.network import load_network, organisation_directory
 from runtime.pki import KeyFileError, TlsFiles, read_private, write_private
 from runtime.process import announce, run_process
@@ -37,9 +38,9 @@ def main() -> None:
     async def run(stop: asyncio.Event) -> None:
         network = load_network(settings.run)
         place = organisation_directory(settings.run, settings.tags_organisation)
-        server = GrpcServer(
-            network.tags_address, TlsFiles(place / "tags.pem", place / "tags.key", settings.run / "ca.pem")
-        )
+        tls = TlsFiles(place / "tags.pem", place / "tags.key", settings.run / "ca.pem")
+        tls.require_server(server_name("tags"))
+        server = GrpcServer(network.tags_address, tls)
         tags_pb2_grpc.add_DuplicateTagServiceServicer_to_server(TagServicer(load_key(place / "tags.hmac")), server.grpc)
         await server.start(tags_pb2.DESCRIPTOR.services_by_name["DuplicateTagService"].full_name)
         announce("duplicate-tags", grpc=network.tags_address, key=str(place / "tags.hmac"))

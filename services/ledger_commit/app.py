@@ -31,6 +31,7 @@ from ledger_commit.store import Projected, Projection
 from runtime.bls import Bls, backend
 from runtime.database import root_type
 from runtime.grpc_server import GrpcServer
+from runtime.identity import server_name
 from runtime.kafka import SealingProducer, make_producer
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_COMMITTED_CLAIMS
@@ -198,6 +199,7 @@ def _projected_from_log(disk: Opened, node: Node) -> list[Projected]:
 async def run_replica(settings: ReplicaSettings, stop: asyncio.Event) -> None:
     """Runs until `stop`."""
     network = load_network(settings.run)
+    settings.tls.require_server(server_name("replica", settings.replica_organisation))
     made = Assembly(settings, network)
     await made.open_projection()
     publisher = _publisher(made) if settings.replica_publish else None

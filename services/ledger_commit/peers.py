@@ -13,7 +13,8 @@ import grpc
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from ledger_commit.consensus.messages import BatchRef
-from runtime.grpc_channel import open_channel
+from runtime.grpc_channel import WrongServerError, open_channel, probe
+from runtime.identity import server_name
 from runtime.log import get_logger
 from runtime.network import ReplicaAddress
 from runtime.pki import TlsFiles
@@ -21,6 +22,7 @@ from runtime.pki import TlsFiles
 QUEUE_LIMIT: Final = 1024
 PAYLOAD_QUEUE_LIMIT: Final = 256
 RECONNECT_S: Final = (0.05, 2.0)
+LOOK_S: Final = 5.0
 FETCH_TIMEOUT_S: Final = 5.0
 FRAME_BYTES: Final = 8
 """What an answer has around a batch: a tag, and a length below 2^42."""
@@ -77,7 +79,8 @@ class Peer:
     def __init__(self, index: int, address: ReplicaAddress, tls: TlsFiles, on_connect: Any) -> None:
         self.index = index
         self.organisation = address.organisation
-        self._channel = open_channel(address.address, tls)
+        self._address, self._server = address.address, server_name("replica", address.organisation)
+        self._channel = open_channel(address.address, tls, self._server)
         self.stub = ledger_pb2_grpc.PeerServiceStub(self._channel)
         self.consensus = Stream(self, QUEUE_LIMIT, "consensus")
         self.payload = Stream(self, PAYLOAD_QUEUE_LIMIT, "payload")
@@ -88,9 +91,22 @@ class Peer:
 
     async def run(self) -> None:
         try:
-            await asyncio.gather(self.consensus.run(), self.payload.run())
+            await asyncio.gather(self.consensus.run(), self.payload.run(), self._look_who_answers())
         finally:
             await self._channel.close()
+
+    async def _look_who_answers(self) -> None:
+        """While there is no connection: says where somebody else answers, which a stream that waits for it never tells."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+                continue
+            try:
+                await probe(self._channel, self._address, self._server)
+            except WrongServerError as error:
+                get_logger("peers").error(
+                    "wrong_server", peer=self.organisation, expected=self._server, reason=str(error)
+                )
 
     async def last_seen(self) -> ledger_pb2.GetLastSeenResponse | None:
         """Our newest signature that the peer holds, as it says; None where it does not answer."""

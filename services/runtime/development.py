@@ -25,7 +25,7 @@ from claims.transaction import (
 )
 from runtime import pki
 from runtime.bls import Bls, backend, new_secret
-from runtime.identity import Identity
+from runtime.identity import Identity, server_name
 from runtime.identity import Role as CertificateRole
 from runtime.network import (
     CA_FILE,
@@ -138,7 +138,12 @@ def _make_identities(authority: pki.Authority, place: Path, organisation: str, r
 def _issue(authority: pki.Authority, place: Path, organisation: str, service: str, role: str) -> None:
     by_service = {"client": role, "replica": "replica", "analyst": "analyst"}
     identity = Identity(organisation, CertificateRole(by_service.get(service, "service")))
-    pki.issue(authority, identity, place / f"{service}.pem", place / f"{service}.key")
+    server = {
+        "replica": server_name(service, organisation),
+        "intake": server_name(service),
+        "tags": server_name(service),
+    }
+    pki.issue(authority, identity, place / f"{service}.pem", place / f"{service}.key", server.get(service, ""))
 
 
 def _make_signing_keys(place: Path, role: str) -> dict[int, bytes]:

@@ -16,11 +16,13 @@ from typing import Final
 import grpc
 
 from claimledger.tags.v1 import tags_pb2, tags_pb2_grpc
-from runtime.grpc_channel import open_channel
+from runtime.grpc_channel import WrongServerError, open_channel, require_right_server
+from runtime.identity import server_name
 from runtime.log import get_logger
 from runtime.pki import TlsFiles
 
 _LABEL: Final = b"claims/duplicate-tag/v1"
+SERVER: Final = server_name("tags")
 MAX_ELEMENTS: Final = 2000
 CACHED_TAGS: Final = 50_000
 TIMEOUT_S: Final = 5.0
@@ -68,15 +70,23 @@ class DuplicateTagger:
         pause, longest = RETRY_PAUSE_S
         while True:
             # Opened here, since a Faust worker makes its loop late.
-            self._channel = self._channel or open_channel(self._address, self._tls)
+            self._channel = self._channel or open_channel(self._address, self._tls, SERVER)
             try:
                 return await tags_pb2_grpc.DuplicateTagServiceStub(self._channel).Evaluate(request, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 if error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}:
                     raise
-                get_logger("tags").warning("tag_service_away", code=error.code().name)
+                self._say(error)
                 await asyncio.sleep(pause)
                 pause = min(longest, pause * 2)
+
+    def _say(self, error: grpc.aio.AioRpcError) -> None:
+        try:
+            require_right_server(error, self._address, SERVER)
+        except WrongServerError as wrong:
+            get_logger("tags").error("wrong_server", expected=SERVER, reason=str(wrong))
+        else:
+            get_logger("tags").warning("tag_service_away", code=error.code().name)
 
     async def close(self) -> None:
         if self._channel is not None:

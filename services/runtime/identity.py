@@ -1,6 +1,8 @@
-"""Who calls: organisation and role out of the client's certificate, never out of a request's body.
+"""Who calls: organisation and role out of the client's certificate, never out of a request's body; and who answers.
 
-The certificate carries one URI name, `spiffe://claimledger/org/<id>/role/<role>`.
+The certificate carries one URI name, `spiffe://claimledger/org/<id>/role/<role>`. That of a service that others call carries
+its service's DNS name too. Nobody looks the name up: a client asks that the server prove it, wherever it answers, so that
+one service's stolen certificate does not pass for another service.
 Source: security.md, Identities and tenants.
 """
 
@@ -13,6 +15,7 @@ from typing import Any, Final
 from runtime.errors import PermissionDeniedError, UnauthenticatedError
 
 TRUST_DOMAIN: Final = "claimledger"
+SERVER_DOMAIN: Final = "claimledger.internal"
 _PATTERN: Final = re.compile(rf"spiffe://{TRUST_DOMAIN}/org/([a-z0-9][a-z0-9-]{{0,62}})/role/([a-z]+)")
 
 
@@ -37,6 +40,11 @@ class Identity:
     @property
     def spiffe_id(self) -> str:
         return f"spiffe://{TRUST_DOMAIN}/org/{self.organisation}/role/{self.role.value}"
+
+
+def server_name(service: str, organisation: str = "") -> str:
+    """What the certificate of a service must be for; `organisation` where each has one of its own, as of replicas."""
+    return ".".join(part for part in (service, organisation, SERVER_DOMAIN) if part)
 
 
 def require_role(roles: Mapping[str, frozenset[Role]], caller: Identity, rpc: str) -> None:

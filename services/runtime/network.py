@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from runtime.identity import server_name
 from runtime.topics import NamedTopic, Scope, Service, Topic, check_prefix, in_kafka, named_topics
 
 NETWORK_FILE: Final = "network.json"
@@ -80,6 +81,11 @@ class Network:
     @property
     def payers(self) -> tuple[str, ...]:
         return tuple(o.id for o in self.organisations if "insurer" in o.roles)
+
+    def server_at(self, address: str) -> str:
+        """The name that whoever answers at this address must prove. Raises KeyError for one that is nobody's here."""
+        names = {self.tags_address: server_name("tags"), self.intake_address: server_name("intake")}
+        return (names | {r.address: server_name("replica", r.organisation) for r in self.replicas})[address]
 
     def topic(self, row: Topic, tenant: str = "") -> NamedTopic:
         """A row of the topic table as this network names it."""

@@ -1,16 +1,14 @@
 """Certificates and private keys: a CA for development, and reading and writing of key files for everyone.
 
-Certificates are X.509 with EC P-256 keys; a leaf carries its holder's SPIFFE URI, `localhost` and 127.0.0.1. Private
-keys lie in files of mode 0600 and are refused if anyone else can read them. Ed25519 and X25519 keys are files of 64
+Certificates are X.509 with EC P-256 keys; a leaf carries its holder's SPIFFE URI, and that of a service that others call its
+DNS name (see `runtime.identity`). Only such a one may serve, and none carries a host's name or address. Private keys lie in files of mode 0600 and are refused if anyone else can read them. Ed25519 and X25519 keys are files of 64
 hex digits (32 bytes).
 Source: security.md, Identities and tenants; Envelope.
 """
 
 import datetime
-import ipaddress
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,6 +38,16 @@ class TlsFiles:
     certificate: Path
     key: Path
     authority: Path
+
+    def require_server(self, name: str) -> None:
+        """Raises KeyFileError where the certificate does not let its holder serve under this name."""
+        certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if name not in names.get_values_for_type(x509.DNSName):
+            raise KeyFileError(
+                f"{self.certificate} is no certificate of {name}, and clients ask for that name: let the network's authority "
+                "issue one, or make a development network anew (`claimledger certs`)"
+            )
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """Private key, certificate chain, trusted root. Raises KeyFileError for an exposed key."""
@@ -83,19 +91,15 @@ def load_authority(certificate: Path, key: Path) -> Authority:
     return Authority(x509.load_pem_x509_certificate(certificate.read_bytes()), private)
 
 
-def issue(
-    authority: Authority, identity: Identity, certificate: Path, key: Path, hosts: Sequence[str] = ("localhost",)
-) -> None:
-    """Issues a certificate for client and server use and writes it with its new key.
-
-    The names are the identity's SPIFFE URI, `hosts`, and 127.0.0.1.
-    """
+def issue(authority: Authority, identity: Identity, certificate: Path, key: Path, server: str = "") -> None:
+    """Issues a certificate and writes it with its new key: for clients, and under the name `server` for serving as well."""
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{identity.organisation} {identity.role}")])
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.spiffe_id)]
-    names += [x509.DNSName(host) for host in hosts]
-    names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if server:
+        names.append(x509.DNSName(server))
+        purposes.append(ExtendedKeyUsageOID.SERVER_AUTH)
     signer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = (
         _builder(subject, authority.certificate.subject, private.public_key(), LEAF_DAYS)

@@ -12,7 +12,7 @@ from claimledger.tags.v1 import tags_pb2, tags_pb2_grpc
 from runtime.errors import InvalidArgumentError, ResourceExhaustedError, Violation, read_error
 from runtime.grpc_channel import open_channel
 from runtime.grpc_server import GrpcServer
-from runtime.identity import Identity, Role, identity_of
+from runtime.identity import Identity, Role, identity_of, server_name
 from tests.fixtures.tls import Certificates
 
 SERVICE = "claimledger.tags.v1.DuplicateTagService"
@@ -49,7 +49,7 @@ async def server(certificates: Certificates) -> AsyncIterator[tuple[GrpcServer, 
 
 
 async def call(address: str, tls: Any, generation: int, timeout_s: float = 5) -> Any:
-    async with open_channel(address, tls) as channel:
+    async with open_channel(address, tls, server_name("tags")) as channel:
         stub = tags_pb2_grpc.DuplicateTagServiceStub(channel)
         return await stub.Evaluate(tags_pb2.EvaluateRequest(elements=[b"x"], generation=generation), timeout=timeout_s)
 
@@ -87,7 +87,7 @@ async def test_errors_carry_their_details(server: Any, certificates: Certificate
 async def test_health_answers_and_a_drain_lets_the_running_call_end(server: Any, certificates: Certificates) -> None:
     made, servicer, address = server
     tls = certificates("payer-a", Role.INSURER)
-    async with open_channel(address, tls) as channel:
+    async with open_channel(address, tls, server_name("tags")) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=3)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -166,11 +166,12 @@ class Callers:
 
     def channel(self, address: str, tls: TlsFiles | None) -> grpc.aio.Channel:
         """A channel of the test's own; None is a caller without a certificate."""
-        return open_channel(address, tls) if tls else self._bare(address)
+        return open_channel(address, tls, self.network.server_at(address)) if tls else self._bare(address)
 
     def _bare(self, address: str) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials((self.run / "ca.pem").read_bytes())
-        return grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", "localhost")])
+        named = ("grpc.ssl_target_name_override", self.network.server_at(address))
+        return grpc.aio.secure_channel(address, credentials, [named])
 
     async def close(self) -> None:
         for channel in self._channels.values():

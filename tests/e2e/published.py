@@ -19,7 +19,6 @@ from claims.identifiers import control_number
 from claims.status import Status
 from cli.session import Session
 from runtime.dlq import read_to_end
-from runtime.grpc_channel import open_channel
 from runtime.kafka import make_consumer
 from runtime.network import GENESIS_FILE
 from runtime.tenant_keys import service_keys
@@ -142,7 +141,7 @@ async def _stream(session: Session, address: str, leaves: set[int]) -> dict[int,
     got: dict[int, Copy] = {}
 
     async def read() -> None:
-        async with open_channel(address, session.tls) as channel:
+        async with session.channel(address) as channel:
             call = ledger_pb2_grpc.LedgerServiceStub(channel).SubscribeSettlements(
                 ledger_pb2.SubscribeSettlementsRequest()
             )
@@ -164,7 +163,7 @@ async def _stream(session: Session, address: str, leaves: set[int]) -> dict[int,
 
 async def _chain(session: Session, organisation: str, address: str, found: Published) -> None:
     chain = found.chains[organisation] = {}
-    async with open_channel(address, session.tls) as channel:
+    async with session.channel(address) as channel:
         stub = ledger_pb2_grpc.LedgerServiceStub(channel)
         while True:
             request = ledger_pb2.ListBlocksRequest(from_height=len(chain) + 1, page_size=200)

@@ -22,7 +22,7 @@ from claims.identifiers import control_number
 from cli.failures import explain
 from cli.generator import Generator
 from runtime.grpc_channel import open_blocking_channel
-from runtime.identity import Identity, Role
+from runtime.identity import Identity, Role, server_name
 from runtime.pki import TlsFiles, issue, load_authority, make_authority
 from tests.e2e.running import Running
 
@@ -203,11 +203,12 @@ def test_another_authority_gets_in_nowhere(network: Running, tmp_path: Path) -> 
     stranger = other_certificate(network, tmp_path, Identity("aurora", Role.INSURER), ours=False)
     root = (network.run / "ca.pem").read_bytes()
     for address in network.processes.addresses.values():
-        with open_blocking_channel(address, stranger) as channel, pytest.raises(grpc.RpcError) as caught:
+        server = network.processes.network.server_at(address)
+        with open_blocking_channel(address, stranger, server) as channel, pytest.raises(grpc.RpcError) as caught:
             intake_pb2_grpc.IntakeServiceStub(channel).ListClaims(intake_pb2.ListClaimsRequest(), timeout=TIMEOUT_S)
         assert caught.value.code() is Code.UNAVAILABLE
         bare = grpc.secure_channel(
-            address, grpc.ssl_channel_credentials(root), [("grpc.ssl_target_name_override", "localhost")]
+            address, grpc.ssl_channel_credentials(root), [("grpc.ssl_target_name_override", server)]
         )
         with bare as channel, pytest.raises(grpc.RpcError) as caught:
             intake_pb2_grpc.IntakeServiceStub(channel).ListClaims(intake_pb2.ListClaimsRequest(), timeout=TIMEOUT_S)
@@ -238,11 +239,12 @@ def test_a_role_does_what_its_row_says_and_no_more(
              tags_pb2.EvaluateRequest(elements=[bytes(32)]), timeout=TIMEOUT_S)),
     ]  # fmt: skip
     for address, tls, call in calls:
-        with open_blocking_channel(address, tls) as channel, pytest.raises(grpc.RpcError) as caught:
+        server = network.processes.network.server_at(address)
+        with open_blocking_channel(address, tls, server) as channel, pytest.raises(grpc.RpcError) as caught:
             call(channel)
         assert caught.value.code() is Code.PERMISSION_DENIED, caught.value
     nobody = other_certificate(network, tmp_path, Identity("nobody", Role.INSURER), ours=True)
-    with open_blocking_channel(network.session().network.intake_address, nobody) as channel:
+    with open_blocking_channel(network.session().network.intake_address, nobody, server_name("intake")) as channel:
         stub = intake_pb2_grpc.IntakeServiceStub(channel)
         assert list(stub.ListClaims(intake_pb2.ListClaimsRequest(), timeout=TIMEOUT_S).claims) == []
 

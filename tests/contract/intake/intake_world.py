@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claim_intake.settings import IntakeSettings
 from claims.transaction import GENESIS, Genesis
-from runtime.identity import Identity, Role
+from runtime.identity import Identity, Role, server_name
 from runtime.network import Network, Organisation, ServiceEndpoint, organisation_directory, save_network
 from runtime.pki import Authority, TlsFiles, issue, make_authority, make_hpke_key, make_signing_key
 from tests.fixtures.kafka import free_ports
@@ -68,7 +68,7 @@ def make_world(run: Path, kafka: str = "127.0.0.1:1", buckets: int = 2, suffix: 
             pricing[organisation.id] = key.public_key().public_bytes_raw().hex()
     identity = Identity(INTAKE_ORGANISATION, Role.SERVICE)
     place = organisation_directory(run, INTAKE_ORGANISATION)
-    issue(authority, identity, place / "intake.pem", place / "intake.key")
+    issue(authority, identity, place / "intake.pem", place / "intake.key", server_name("intake"))
     (run / "genesis.bin").write_bytes(GENESIS.encode(Genesis("test", "USD", 0, (), ())))
     network = Network(
         name="test", chain_id="11" * 32, kafka=kafka, buckets=buckets, intake_address=f"127.0.0.1:{free_ports(1)[0]}", tags_address="",

@@ -13,7 +13,7 @@ from claim_intake.serving import serve
 from claim_intake.wiring import prepare
 from claimledger.intake.v1 import intake_pb2_grpc
 from runtime.grpc_channel import open_channel
-from runtime.identity import Role
+from runtime.identity import Role, server_name
 from tests.contract.intake.intake_world import World
 
 
@@ -69,7 +69,7 @@ class Client:
 async def client(world: World, organisation: str, role: Role | None = None) -> AsyncIterator[Any]:
     """A stub with the certificate of an organisation of the world."""
     tls = world.caller(world.named(organisation), role)
-    channel = open_channel(world.network.intake_address, tls)
+    channel = open_channel(world.network.intake_address, tls, server_name("intake"))
     try:
         yield Client(channel)
     finally:

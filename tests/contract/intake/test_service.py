@@ -16,7 +16,7 @@ from claimledger.intake.v1 import intake_pb2
 from claims.status import STEP_OF, Status
 from runtime.errors import read_error
 from runtime.grpc_channel import open_channel
-from runtime.identity import Identity, Role
+from runtime.identity import Identity, Role, server_name
 from runtime.pki import TlsFiles, issue, make_authority
 from tests.contract.intake.intake_world import World, make_world
 from tests.contract.intake.running import Client, client, serving
@@ -266,7 +266,7 @@ async def test_a_certificate_of_another_authority_does_not_get_in(served: World,
     other = make_world(tmp_path / "elsewhere")
     stranger = other.caller("clinic-a")
     mixed = TlsFiles(stranger.certificate, stranger.key, served.run / "ca.pem")
-    channel = open_channel(served.network.intake_address, mixed)
+    channel = open_channel(served.network.intake_address, mixed, server_name("intake"))
     error = await failure(Client(channel).GetClaim(intake_pb2.GetClaimRequest(control_number="A" * 26), timeout=3))
     await channel.close()
     assert error.code() in {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED}
@@ -282,7 +282,7 @@ async def test_a_certificate_without_an_organisation_is_refused(served: World, t
 
     files = TlsFiles(tmp_path / "n.pem", tmp_path / "n.key", served.run / "ca.pem")
     issue(served.authority, Nobody("clinic-a", Role.PROVIDER), files.certificate, files.key)
-    channel = open_channel(served.network.intake_address, files)
+    channel = open_channel(served.network.intake_address, files, server_name("intake"))
     error = await failure(Client(channel).GetClaim(intake_pb2.GetClaimRequest(control_number="A" * 26), timeout=3))
     await channel.close()
     assert error.code() is Code.UNAUTHENTICATED

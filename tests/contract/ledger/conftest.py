@@ -15,6 +15,7 @@ from ledger_commit.app import run_replica
 from ledger_commit.settings import ReplicaSettings
 from runtime.development import Ports, make_network
 from runtime.grpc_channel import open_channel
+from runtime.identity import server_name
 from runtime.network import Network, organisation_directory
 from runtime.pki import TlsFiles
 from tests.fixtures.kafka import free_ports
@@ -62,14 +63,14 @@ class Replicas:
     @asynccontextmanager
     async def calling(self, replica: str, caller: str, service: str = "client") -> AsyncIterator[Any]:
         """LedgerService of a replica, with an organisation's certificate."""
-        channel = open_channel(self.address(replica), self.tls(caller, service))
+        channel = open_channel(self.address(replica), self.tls(caller, service), server_name("replica", replica))
         yield ledger_pb2_grpc.LedgerServiceStub(channel)
         await channel.close()
 
     @asynccontextmanager
     async def peering(self, replica: str, caller: str, service: str) -> AsyncIterator[Any]:
         """PeerService of a replica, with an organisation's certificate."""
-        channel = open_channel(self.address(replica), self.tls(caller, service))
+        channel = open_channel(self.address(replica), self.tls(caller, service), server_name("replica", replica))
         yield ledger_pb2_grpc.PeerServiceStub(channel)
         await channel.close()
 

@@ -30,6 +30,7 @@ from ledger_commit.ledger import Ledger
 from ledger_commit.results import ProvenResults
 from ledger_commit.servicer import MAX_TRANSACTION_BYTES, SUBSCRIBE_ROWS
 from runtime.errors import RemoteError, read_error
+from runtime.identity import server_name
 from runtime.network import GENESIS_FILE
 from tests.contract.ledger.conftest import REPLICAS, Replicas, replicas_in
 from tests.contract.ledger.handing_in import Clerk, told
@@ -553,7 +554,7 @@ MANY = 12 * SUBSCRIBE_ROWS
 NARROW = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 64 * 1024),
-    ("grpc.ssl_target_name_override", "localhost"),
+    ("grpc.ssl_target_name_override", server_name("replica", "aurora")),
 )
 """A connection that takes 64 KiB ahead of its reader and no more, however fast it is."""
 
