@@ -40,6 +40,7 @@ def supervise(processes: Processes) -> None:
     around = {**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'proto' / 'python'}",
               "CLAIMLEDGER_RUN": str(processes.run)}  # fmt: skip
     kafka = "" if processes.kafka else processes.kafka_address
+    processes.log(SUPERVISOR).parent.mkdir(parents=True, exist_ok=True)
     with processes.log(SUPERVISOR).open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "cli.supervisor", str(processes.run), kafka], cwd=ROOT, env=around,

@@ -1,8 +1,9 @@
 """Dead letters: records that cannot be decoded or processed, kept with the reason, and sent again after repair.
 
-A dead letter's value is the original value as it was, still sealed, sealed once more under the dead-letter topic's key. Its
-headers tell reason, error type and the original coordinates; the original headers follow under the prefix `orig-`. A
-replay sends the original record, byte for byte, to its topic and partition, and leaves a marker in the dead-letter topic.
+A dead letter's value is the original value as it was, still sealed, sealed once more under the dead-letter topic's key; of a
+record that was divided it is the part that failed, sealed as the record was. Its headers tell reason, error type and the
+original coordinates; the original headers follow under the prefix `orig-`. A replay sends the original record, byte for byte,
+to its topic and partition, and leaves a marker in the dead-letter topic.
 Source: architecture.md, Parts.
 """
 

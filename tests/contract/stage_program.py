@@ -2,7 +2,7 @@
 
 The stage copies each record to another topic. `away_once` names a payload at which the first process that sees it finds
 something away (a marker file remembers it); payloads that begin with `fail` make it raise after it has spoilt its state, until
-the file `repaired` is there; those with a `+` hold several, to be divided; `slow_s` is how long each record takes. Attempts
+the file `repaired` is there, those that begin with `large` give more than a record holds; those with a `+` hold several, to be divided; `slow_s` is how long each record takes. Attempts
 follow each other without pauses.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from runtime import stage_core
+from runtime.kafka import MAX_RECORD_BYTES
 from runtime.log import configure_logging
 from runtime.process import run_process
 from runtime.settings import Settings
@@ -64,6 +65,8 @@ class Copy(Stage[list[bytes], bytes]):
         state.append(message)
         if any(part.startswith(b"fail") for part in message.split(b"+")) and not Path(self.plan["repaired"]).exists():
             raise KeyError(f"what the claim {message!r} says")
+        if message.startswith(b"large") and not Path(self.plan["repaired"]).exists():
+            message += bytes(MAX_RECORD_BYTES)
         seen = str(len(state)).encode()
         event_id = f"{record.topic}/{record.partition}/{record.offset}"
         return [

@@ -149,7 +149,7 @@ async def test_what_keeps_failing_is_set_aside_alone_and_comes_back_after_repair
     """The stream goes on from state that the failure has not touched; of a record that can be divided only the bad part goes
     aside; after repair a replay brings it back. The letter says where the stage failed and nothing of what the claim says."""
     source = bench.plan["source"]
-    await bench.send([b"one", b"fail-1", b"two", b"three+fail-2+poison-1+four", b"five"])
+    await bench.send([b"one", b"fail-1", b"two", b"three+fail-2+poison-1+four", b"large", b"five"])
     bench.start()
     await bench.until(5)
     found = await bench.sink_records()
@@ -157,7 +157,9 @@ async def test_what_keeps_failing_is_set_aside_alone_and_comes_back_after_repair
         (b"one", 1), (b"two", 2), (b"three", 3), (b"four", 4), (b"five", 5),
     ]  # fmt: skip
     letters = await list_dead_letters(bench.kafka, bench.keys, [source])
-    assert [(e.type, e.offset) for e in letters] == [("failing", 1), ("failing", 3), ("undecodable", 3)]
+    assert [(e.type, e.offset) for e in letters] == [
+        ("failing", 1), ("failing", 3), ("undecodable", 3), ("failing", 4),
+    ]  # fmt: skip
     assert letters[0].reason.startswith("failed 3 times, the last time with KeyError at ")
     assert "contract/stage_program.py:" in letters[0].reason
     log = (Path(bench.plan["data"]) / "worker0.log").read_text()
@@ -171,7 +173,7 @@ async def test_what_keeps_failing_is_set_aside_alone_and_comes_back_after_repair
         await replay_dead_letters(bench.kafka, bench.keys, producer, [source], lambda letter: letter.type == "failing")
     finally:
         await producer.stop()
-    assert set((await bench.until(7))[-2:]) == {b"fail-1", b"fail-2"}
+    assert set((await bench.until(8))[-3:]) == {b"fail-1", b"fail-2", b"large"}
 
 
 @asynccontextmanager
