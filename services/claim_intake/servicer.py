@@ -28,11 +28,19 @@ from runtime.errors import InvalidArgumentError, NotFoundError, RpcError, Unavai
 from runtime.identity import identity_of
 from runtime.log import get_logger
 from runtime.metrics import CLAIMS_ACCEPTED, CLAIMS_REFUSED
+from runtime.stream_limits import StreamLimits
+from runtime.turns import Turns
 
 MAX_BATCH: Final = 500
 """Claims in one message of SubmitClaims."""
 MAX_BATCHES_IN_HAND: Final = 16
 """Batches of one stream that are read and not yet answered; then reading stops, and so does the sender."""
+SLICE_S: Final = 0.01
+"""For so long reading a batch holds the loop; a whole one of MAX_BATCH takes ten times as long."""
+STREAMS_OF_ONE: Final = 16
+"""Of one organisation at one time, SubmitClaims and TrackClaims together."""
+STREAMS: Final = 128
+"""Of all organisations at one time: below what a connection may have, so that unary calls find room beside them."""
 MAX_PAGE: Final = 500
 DEFAULT_PAGE: Final = 100
 
@@ -47,6 +55,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         self._writer = writer
         self._database = database
         self._tail = tail
+        self.streams = StreamLimits(STREAMS_OF_ONE, STREAMS)
 
     async def SubmitClaim(  # noqa: N802  the service's own name
         self, request: intake_pb2.SubmitClaimRequest, context: Any
@@ -68,6 +77,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         """Answers batch by batch in their order, while up to MAX_BATCHES_IN_HAND are on their way to the disk."""
         caller = identity_of(context)
         require(caller, "SubmitClaims")
+        self.streams.admit(caller.organisation, context)
         in_hand: asyncio.Queue[_Answer | RpcError | None] = asyncio.Queue(MAX_BATCHES_IN_HAND)
         reader = asyncio.create_task(self._read(caller.organisation, requests, in_hand))
         try:
@@ -93,7 +103,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         await in_hand.put(None)
 
     async def _answer_batch(self, organisation: str, request: Request) -> Response:
-        read = [self._acceptance.candidate(organisation, claim) for claim in request.claims]
+        read = await self._read_claims(organisation, request.claims)
         candidates = [item for item in read if isinstance(item, Candidate)]
         try:
             decisions = iter(await self._decide(candidates)) if candidates else iter(())
@@ -104,6 +114,15 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
             given = [_answer(item, decisions) for item in read]
         _count_refused(read)
         return Response(acked_sequence=request.sequence, sequence=request.sequence, answers=given)
+
+    async def _read_claims(
+        self, organisation: str, claims: Sequence[intake_pb2.SubmitClaimRequest]
+    ) -> list[Candidate | list[Finding]]:
+        read, turns = [], Turns(SLICE_S)
+        for claim in claims:
+            read.append(self._acceptance.candidate(organisation, claim))
+            await turns.give()
+        return read
 
     async def _decide(self, candidates: Sequence[Candidate]) -> list[Decision]:
         """Returns once the decisions are durable. Raises what the caller is to be told."""
@@ -157,6 +176,7 @@ class IntakeServicer(intake_pb2_grpc.IntakeServiceServicer):
         claim_ref = _claim_ref(request.control_number) if request.control_number else None
         if claim_ref is not None:
             await self._must_exist(claim_ref, caller.organisation)
+        self.streams.admit(caller.organisation, context)
         while True:
             async with self._reading() as connection:
                 events, until = await events_after(connection, at, caller.organisation, claim_ref)

@@ -21,7 +21,8 @@ class IntakeSettings(Settings):
     intake_outbox_limit: int = Field(default=200_000, ge=1)
     """Claims that may wait to be sent; beyond that new ones are answered RESOURCE_EXHAUSTED."""
     intake_zones: dict[str, str] = Field(default_factory=dict)
-    """Payer → IANA time zone in which its days are counted, as JSON; UTC where it is silent."""
+    """Payer → IANA time zone in which its days are counted, as JSON; UTC where it is silent. The day of receipt is fixed by it,
+    and nowhere else is a time turned into a day."""
     intake_overdue_ms: int = Field(default=10_000, ge=100)
     """After this time without a verified end a claim is sent again; then twice as long, and so on."""
     intake_overdue_cap_ms: int = Field(default=600_000, ge=100)

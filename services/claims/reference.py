@@ -90,8 +90,6 @@ class Provider:
 @dataclass(frozen=True, slots=True)
 class PayerReference:
     payer: str
-    zone: str
-    """IANA time zone in which the payer counts days."""
     rule_set_hash: bytes
     plans: Mapping[str, Plan]
     fees: Mapping[tuple[str, str, Tier], tuple[Fee, ...]]

@@ -241,7 +241,6 @@ def _reference(
     members = {p.cards[payer]: _member(p, payer, today) for p in people if payer in p.cards}
     return PayerReference(
         payer=payer,
-        zone="UTC",
         rule_set_hash=bytes(32),
         plans=own,
         fees=_fees(payer, today),

@@ -9,9 +9,12 @@ from claims.result import CLAIM_RESULT, ClaimResult
 from ledger_commit.ledger import Ledger
 from ledger_commit.publications import Proven
 from ledger_commit.store import LedgerBlock, Projection
+from runtime.turns import Turns
 
 CLAIM_RESULT_VERSION: Final = 1
 BLOCK_TIMES: Final = 4096
+SLICE_S: Final = 0.002
+"""For so long reading results holds the loop; then all else has a turn, consensus before all."""
 
 
 def block_message(row: LedgerBlock) -> ledger_pb2.Block:
@@ -69,27 +72,50 @@ class ProvenResults:
         return [bytes(row.body) for row in await self._projection.results(first, last - first)]
 
     async def proven(
-        self, first: int, count: int, wanted: Callable[[ClaimResult], bool] = lambda _: True
+        self,
+        first: int,
+        count: int,
+        wanted: Callable[[ClaimResult], bool] = lambda _: True,
+        most_bytes: int | None = None,
     ) -> tuple[list[Proven], int]:
-        """The wanted ones of the claims' results from a leaf on, and the next leaf to go on from."""
+        """The wanted ones of the claims' results from a leaf on, and the next leaf to go on from.
+
+        They end behind the one with which their proofs come to `most_bytes`. The loop is held for SLICE_S at a time.
+        """
         bodies = await self.bodies(first, count)
-        claims = [
-            (leaf, body, CLAIM_RESULT.decode(body))
-            for leaf, body in enumerate(bodies, start=first)
-            if body[0] == CLAIM_RESULT_VERSION
-        ]
+        turns = Turns(SLICE_S)
+        claims = await _claims_of(bodies, first, turns)
         times = await self._times({result.height for _, _, result in claims})
         items: list[Proven] = []
+        size = 0
         for leaf, body, result in claims:
             if result.height not in times:
                 return items, leaf  # executed this moment in the worker thread, and not yet told of on the loop
-            if wanted(result):
-                proof = self._ledger.prove(leaf, body)
-                assert proof is not None, "leaves below the proven size have an anchor"
-                items.append(Proven(leaf, result, proof.SerializeToString(), times[result.height]))
+            await turns.give()
+            if not wanted(result):
+                continue
+            items.append(self._proven(leaf, body, result, times[result.height]))
+            size += len(items[-1].proof)
+            if most_bytes is not None and size >= most_bytes:
+                return items, leaf + 1
         return items, first + len(bodies)
+
+    def _proven(self, leaf: int, body: bytes, result: ClaimResult, ordered_ms: int) -> Proven:
+        proof = self._ledger.prove(leaf, body)
+        assert proof is not None, "leaves below the proven size have an anchor"
+        return Proven(leaf, result, proof.SerializeToString(), ordered_ms)
 
     async def _times(self, heights: set[int]) -> dict[int, int]:
         late = {height: time_ms for height in heights if (time_ms := self._time_of(height)) is not None}
         older = heights - late.keys()
         return late | await self._projection.times(older) if older else late
+
+
+async def _claims_of(bodies: list[bytes], first: int, turns: Turns) -> list[tuple[int, bytes, ClaimResult]]:
+    """Leaf, body and value of those that are results of claims."""
+    claims = []
+    for leaf, body in enumerate(bodies, start=first):
+        if body[0] == CLAIM_RESULT_VERSION:
+            claims.append((leaf, body, CLAIM_RESULT.decode(body)))
+            await turns.give()
+    return claims

@@ -28,11 +28,19 @@ from runtime.errors import (
     ResourceExhaustedError,
     Violation,
 )
-from runtime.identity import identity_of
+from runtime.identity import Identity, identity_of
+from runtime.stream_limits import StreamLimits
+from runtime.unknown_fields import refuse_unknown_fields
 
 MAX_TRANSACTION_BYTES: Final = 72 * 1024
 MAX_LANE_BYTES: Final = 768 * 1024
 SUBSCRIBE_ROWS: Final = 200
+SUBSCRIBE_BYTES: Final = 256 * 1024
+"""Of the proofs in one page: what a subscriber who does not read makes this replica hold, beside what the connection takes."""
+SUBSCRIPTIONS_OF_ONE: Final = 8
+"""At one time, of one organisation: its services, and people who look."""
+SUBSCRIPTIONS: Final = 64
+"""At one time in all: 16 MiB of pages."""
 SUBSCRIBE_WAIT_S: Final = 1.0
 DEFAULT_PAGE: Final = 50
 MAX_PAGE: Final = 200
@@ -52,11 +60,12 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         self._results = results
         self._publisher = publisher
         self._watch = watch
+        self.subscriptions = StreamLimits(SUBSCRIPTIONS_OF_ONE, SUBSCRIPTIONS)
 
     async def SubmitTransaction(
         self, request: ledger_pb2.SubmitTransactionRequest, context: Any
     ) -> ledger_pb2.SubmitTransactionResponse:
-        require(identity_of(context), "SubmitTransaction")
+        _called(request, context, "SubmitTransaction")
         if len(request.transaction) > MAX_TRANSACTION_BYTES:
             raise _invalid("transaction", f"{len(request.transaction)} bytes, at most {MAX_TRANSACTION_BYTES}")
         try:
@@ -91,14 +100,14 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     async def GetTransaction(
         self, request: ledger_pb2.GetTransactionRequest, context: Any
     ) -> ledger_pb2.GetTransactionResponse:
-        require(identity_of(context), "GetTransaction")
+        _called(request, context, "GetTransaction")
         if len(request.transaction_id) != 32:
             raise _invalid("transaction_id", "32 bytes are due")
         found = await self._projection.transaction(request.transaction_id)
         return ledger_pb2.GetTransactionResponse(result=found or b"")
 
-    async def GetStatus(self, _request: ledger_pb2.GetStatusRequest, context: Any) -> ledger_pb2.GetStatusResponse:
-        require(identity_of(context), "GetStatus")
+    async def GetStatus(self, request: ledger_pb2.GetStatusRequest, context: Any) -> ledger_pb2.GetStatusResponse:
+        _called(request, context, "GetStatus")
         node, executed = self._node, self._node.executed
         return ledger_pb2.GetStatusResponse(
             organisation=node.committee.members[node.me].organisation,
@@ -117,14 +126,14 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         )
 
     async def GetBlock(self, request: ledger_pb2.GetBlockRequest, context: Any) -> ledger_pb2.GetBlockResponse:
-        require(identity_of(context), "GetBlock")
+        _called(request, context, "GetBlock")
         row = await self._projection.block(request.height) if request.height <= self._node.committed_height else None
         if row is None or row.height != request.height:
             raise NotFoundError(f"no block at height {request.height} yet")
         return ledger_pb2.GetBlockResponse(block=block_message(row))
 
     async def ListBlocks(self, request: ledger_pb2.ListBlocksRequest, context: Any) -> ledger_pb2.ListBlocksResponse:
-        require(identity_of(context), "ListBlocks")
+        _called(request, context, "ListBlocks")
         count = request.page_size or DEFAULT_PAGE
         if count > MAX_PAGE:
             raise _invalid("page_size", f"{count}, at most {MAX_PAGE}")
@@ -136,8 +145,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     async def GetSettlement(
         self, request: ledger_pb2.GetSettlementRequest, context: Any
     ) -> ledger_pb2.GetSettlementResponse:
-        caller = identity_of(context)
-        require(caller, "GetSettlement")
+        caller = _called(request, context, "GetSettlement")
         try:
             claim_ref = claim_ref_of(request.control_number)
         except ValueError as error:
@@ -153,11 +161,12 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
     async def SubscribeSettlements(
         self, request: ledger_pb2.SubscribeSettlementsRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.SubscribeSettlementsResponse]:
-        caller = identity_of(context)
-        require(caller, "SubscribeSettlements")
+        caller = _called(request, context, "SubscribeSettlements")
         leaf = _leaf_after(request.cursor)
+        self.subscriptions.admit(caller.organisation, context)
+        wanted = partial(may_read, caller)
         while True:
-            proven, following = await self._results.proven(leaf, SUBSCRIBE_ROWS, partial(may_read, caller))
+            proven, following = await self._results.proven(leaf, SUBSCRIBE_ROWS, wanted, SUBSCRIBE_BYTES)
             for item in proven:
                 proof = ledger_pb2.SettlementProof.FromString(item.proof)
                 yield ledger_pb2.SubscribeSettlementsResponse(cursor=str(item.leaf), proof=proof)
@@ -166,6 +175,14 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             else:
                 await asyncio.sleep(0)  # pages of others' results must not keep the loop from consensus
             leaf = following
+
+
+def _called(request: Any, context: Any, rpc: str) -> Identity:
+    """Who calls. Raises PermissionDeniedError for a role that may not, InvalidArgumentError for fields that nobody knows."""
+    caller = identity_of(context)
+    require(caller, rpc)
+    refuse_unknown_fields(request)
+    return caller
 
 
 def _leaf_after(cursor: str) -> int:

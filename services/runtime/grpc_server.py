@@ -11,6 +11,7 @@ type and answered INTERNAL without their text. CancelledError passes.
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import time
@@ -22,13 +23,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from runtime.errors import DeadlineTooShortError, RpcError, code_of, status_of
+from runtime.errors import DeadlineTooShortError, ResourceExhaustedError, RpcError, code_of, status_of
 from runtime.log import get_logger
 from runtime.metrics import RPC_SECONDS, RPCS
 from runtime.pki import TlsFiles
 
 MAX_RECEIVE_BYTES: Final = 16 * 1024 * 1024
 SHORTEST_DEADLINE_S: Final = 0.005
+LONGEST_STALL_S: Final = 60.0
+"""For so long a stream waits for its reader to take an answer; then it ends, and what it holds is free."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_send_message_length", MAX_RECEIVE_BYTES),
@@ -42,6 +45,10 @@ _OPTIONS: Final = (
     ("grpc.server_handshake_timeout_ms", 3_000),
     ("grpc.so_reuseport", 0),
 )
+
+
+_TELLING: Final[set["asyncio.Task[None]"]] = set()
+"""Statuses on their way to readers who take nothing; each ends with its connection at the latest."""
 
 
 class GrpcServer:
@@ -134,13 +141,39 @@ def _guard_stream(method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
             if inspect.isawaitable(answers):
                 await answers
             else:
+                task = asyncio.current_task()
+                assert task is not None
                 async for answer in answers:
-                    yield answer
+                    stalled = asyncio.get_running_loop().call_later(
+                        LONGEST_STALL_S, _end_stalled, method, context, task
+                    )
+                    try:
+                        yield answer
+                    finally:
+                        stalled.cancel()
         except Exception as error:  # noqa: BLE001 - the border: every error becomes a status
             await _abort(method, context, error)
         _count(method, "OK", began)
 
     return call
+
+
+def _end_stalled(method: str, context: Any, task: "asyncio.Task[Any]") -> None:
+    """The status goes behind what the connection has of the stream already, without waiting for it; the handler ends."""
+    get_logger("grpc").warning("stream_stalled", method=method, seconds=LONGEST_STALL_S)
+    RPCS.labels(method, "STALLED").inc()
+    telling = asyncio.ensure_future(_tell_stalled(context))
+    _TELLING.add(telling)
+    telling.add_done_callback(_TELLING.discard)
+    asyncio.get_running_loop().call_soon(task.cancel)
+
+
+async def _tell_stalled(context: Any) -> None:
+    error = ResourceExhaustedError(
+        f"no answer was taken for {LONGEST_STALL_S} s; go on from the last cursor", reason="STREAM_STALLED"
+    )
+    with contextlib.suppress(grpc.aio.AbortError, grpc.aio.UsageError, grpc.aio.InternalError):
+        await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
 def _check_deadline(context: Any) -> None:

@@ -25,7 +25,6 @@ def save_reference(reference: PayerReference, path: Path) -> bytes:
     """Writes the file and returns its rule set hash."""
     content = {
         "payer": reference.payer,
-        "zone": reference.zone,
         "exclusions_version": reference.exclusions_version,
         "plans": [_plan_out(plan) for plan in reference.plans.values()],
         "fees": [_fee_out(fee) for fees in reference.fees.values() for fee in fees],
@@ -48,7 +47,6 @@ def load_reference(path: Path) -> PayerReference:
         content = json.loads(raw)
         return PayerReference(
             payer=content["payer"],
-            zone=content["zone"],
             rule_set_hash=hashlib.sha256(raw).digest(),
             plans={plan["plan"]: _plan_in(plan) for plan in content["plans"]},
             fees=_fees_by_key(map(_fee_in, content["fees"])),

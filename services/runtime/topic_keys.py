@@ -198,14 +198,6 @@ class TopicKeys:
         sync_directory(path.parent)
 
 
-def forget_keys(directory: Path, before: datetime.date) -> int:
-    """Deletes the wraps of days before `before`, after which their records cannot be opened. Returns how many."""
-    old = [p for p in directory.glob("*/*.json") if _is_day(p.stem) and datetime.date.fromisoformat(p.stem) < before]
-    for path in old:
-        path.unlink()
-    return len(old)
-
-
 @lru_cache(maxsize=8)
 def _day_name(day: int) -> str:
     """The calendar day, UTC, that is `day` days after 1970-01-01."""

@@ -16,6 +16,8 @@ from claims.status import Status, StatusEvent
 
 EVENT_WINDOW: Final = 2_000
 """Events looked at in one question; of other organisations' events none is returned."""
+MAX_EVENTS: Final = 500
+"""Events given in one answer: what a stream holds whose reader does not read."""
 _CLAIM: Final = table_of(ClaimRow)
 _STATE: Final = table_of(ClaimStateRow)
 _EVIDENCE: Final = table_of(EvidenceRow)
@@ -96,7 +98,7 @@ async def newest_event(connection: AsyncConnection) -> int:
 async def events_after(
     connection: AsyncConnection, after_id: int, organisation: str, claim_ref: bytes | None
 ) -> tuple[list[tuple[int, StatusEvent]], int]:
-    """The organisation's events of the next window, and the id up to which everything has been looked at."""
+    """The organisation's first events of the next window, and the id up to which everything has been looked at."""
     newest = await newest_event(connection)
     until = min(after_id + EVENT_WINDOW, newest)
     if until <= after_id:
@@ -104,8 +106,8 @@ async def events_after(
     wanted = [_EVENT.c.id > after_id, _EVENT.c.id <= until, _is_event_party(organisation)]
     if claim_ref is not None:
         wanted.append(_EVENT.c.claim_ref == claim_ref)
-    rows = await connection.execute(select(_EVENT).where(*wanted).order_by(_EVENT.c.id))
-    return [(row.id, stored_event(row)) for row in rows], until
+    rows = (await connection.execute(select(_EVENT).where(*wanted).order_by(_EVENT.c.id).limit(MAX_EVENTS))).all()
+    return [(row.id, stored_event(row)) for row in rows], (rows[-1].id if len(rows) == MAX_EVENTS else until)
 
 
 def stored_event(row: Any) -> StatusEvent:

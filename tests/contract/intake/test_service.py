@@ -10,7 +10,10 @@ import grpc
 import pytest
 from sqlalchemy import text
 
+from claim_intake.servicer import STREAMS_OF_ONE
+from claim_intake.store import reading
 from claim_intake.store.database import Database
+from claim_intake.store.reading import MAX_EVENTS
 from claimledger.claims.v1 import claim_pb2
 from claimledger.intake.v1 import intake_pb2
 from claims.status import STEP_OF, Status
@@ -212,19 +215,43 @@ async def test_pages_follow_one_another_without_gap_or_repeat(served: World) -> 
             if not token:
                 break
         empty = await other.ListClaims(intake_pb2.ListClaimsRequest())
+        known = intake_pb2.ClaimStatus.values()[1:]
         pended = intake_pb2.ListClaimsRequest(statuses=[intake_pb2.CLAIM_STATUS_PENDED])
         assert not (await clinic.ListClaims(pended)).claims
         bad = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(page_token="bogus")))
         large = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(page_size=501)))
-        await clinic.ListClaims(intake_pb2.ListClaimsRequest(page_size=500, statuses=range(1, 12)))
-        many = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(statuses=[1] * 12)))
+        await clinic.ListClaims(intake_pb2.ListClaimsRequest(page_size=500, statuses=known))
+        many = await failure(clinic.ListClaims(intake_pb2.ListClaimsRequest(statuses=known[:1] * 12)))
     assert seen == accepted
     assert not empty.claims
     assert bad.code() is large.code() is many.code() is Code.INVALID_ARGUMENT
 
 
-async def test_tracking_resumes_after_a_cursor_and_goes_on_as_events_come(served: World) -> None:
-    """Events are written here as the projector would; another organisation's are not shown."""
+async def test_streams_of_an_organisation_are_bounded_and_leave_room_for_others(served: World) -> None:
+    """Streams of both kinds count together; unary calls and other organisations go on."""
+    async with client(served, "clinic-a") as clinic, client(served, "clinic-b") as other:
+        await clinic.SubmitClaim(submit())
+        await other.SubmitClaim(submit())
+        database = Database(served.settings().database_url)
+        await write_events(database, 1, [Status.RECEIVED])
+        await database.close()
+        open_streams = [clinic.TrackClaims(intake_pb2.TrackClaimsRequest()) for _ in range(STREAMS_OF_ONE)]
+        for stream in open_streams:
+            await asyncio.wait_for(stream.read(), 5)
+        more = read_error(await failure(clinic.TrackClaims(intake_pb2.TrackClaimsRequest())))
+        batch = read_error(await failure(clinic.SubmitClaims(batches(1))))
+        await clinic.SubmitClaim(submit("beside"))
+        await asyncio.wait_for(other.TrackClaims(intake_pb2.TrackClaimsRequest()).read(), 5)
+    assert more.code == batch.code == "RESOURCE_EXHAUSTED"
+    assert f"clinic-a has {STREAMS_OF_ONE} streams open" in more.message
+
+
+@pytest.mark.parametrize("at_once", [1, MAX_EVENTS])
+async def test_tracking_resumes_after_a_cursor_and_goes_on_as_events_come(
+    served: World, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are written here as the projector would; another organisation's are not shown. However few come at once."""
+    monkeypatch.setattr(reading, "MAX_EVENTS", at_once)
     async with client(served, "clinic-a") as clinic, client(served, "clinic-b") as other:
         mine = (await clinic.SubmitClaim(submit())).accepted.control_number
         await other.SubmitClaim(submit())

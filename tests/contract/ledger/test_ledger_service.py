@@ -28,7 +28,7 @@ from cli.__main__ import main
 from ledger_commit.consensus.messages import HEADER, block_id
 from ledger_commit.ledger import Ledger
 from ledger_commit.results import ProvenResults
-from ledger_commit.servicer import MAX_TRANSACTION_BYTES, SUBSCRIBE_ROWS
+from ledger_commit.servicer import MAX_TRANSACTION_BYTES, SUBSCRIBE_ROWS, SUBSCRIPTIONS_OF_ONE
 from runtime.errors import RemoteError, read_error
 from runtime.identity import server_name
 from runtime.network import GENESIS_FILE
@@ -358,6 +358,17 @@ async def until_silent(stub: Any) -> list[ledger_pb2.SubscribeSettlementsRespons
     return found
 
 
+async def until_admitted(stub: Any) -> list[ledger_pb2.SubscribeSettlementsResponse]:
+    """The first settlement of a new subscription, as soon as there is room for one."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                return await told(stub, "", 1)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is Code.RESOURCE_EXHAUSTED  # noqa: PT017
+                await asyncio.sleep(0.02)
+
+
 async def test_a_claim_of_others_under_the_same_reference_hides_nothing(settled: Settled) -> None:
     """References are drawn by submitters; one who uses another's settles a claim of his own and takes none away."""
     found = {
@@ -548,6 +559,31 @@ async def test_a_cursor_that_is_none_is_told_to_the_person_with_its_name(settled
     code, out, err = await claimledger(settled, "tail", "settlements", "--cursor", "yesterday", "--json")
     assert (code, out) == (1, "")
     assert "cursor: 'yesterday' is no cursor of this service" in json.loads(err)["error"]
+
+
+async def test_subscriptions_of_an_organisation_are_bounded_and_leave_room_for_others(settled: Settled) -> None:
+    asked = ledger_pb2.SubscribeSettlementsRequest()
+    async with settled.replicas.calling("aurora", "riverside") as stub:
+        streams = [stub.SubscribeSettlements(asked) for _ in range(SUBSCRIPTIONS_OF_ONE)]
+        for stream in streams:
+            await asyncio.wait_for(stream.read(), 5)
+        error = await refused(stub.SubscribeSettlements(asked))
+        async with settled.replicas.calling("aurora", "aurora") as other:
+            await told(other, "", 1)
+        streams[0].cancel()
+        assert await until_admitted(stub)
+    assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+    assert f"riverside has {SUBSCRIPTIONS_OF_ONE} streams open" in error.message
+
+
+@pytest.mark.parametrize("rpc", ["SubmitTransaction", "GetStatus", "ListBlocks", "SubscribeSettlements"])
+async def test_a_field_that_nobody_knows_is_refused_by_its_number(settled: Settled, rpc: str) -> None:
+    request = getattr(ledger_pb2, f"{rpc}Request")()
+    request.MergeFromString(b"\xa0\x06\x06")  # field 100, varint 6
+    async with settled.replicas.calling("aurora", "aurora") as stub:
+        error = await refused(getattr(stub, rpc)(request))
+    assert (error.code, [v.field for v in error.violations]) == ("INVALID_ARGUMENT", ["request"])
+    assert "100" in error.violations[0].description
 
 
 MANY = 12 * SUBSCRIBE_ROWS

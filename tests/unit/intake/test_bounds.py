@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from claim_intake.wire import claim_of
 from claimledger.claims.v1 import claim_pb2
@@ -179,7 +180,7 @@ def _fields(message: Message, path: str = "") -> Iterator[str]:
         if field.message_type is None or day or field.is_repeated:
             yield place
         if field.message_type is not None and not day:
-            yield from _fields(field.message_type._concrete_class(), f"{place}.")
+            yield from _fields(GetMessageClass(field.message_type)(), f"{place}.")
 
 
 def test_a_replacement_of_nothing_and_an_original_of_something_say_what_is_due() -> None:

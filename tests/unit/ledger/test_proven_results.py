@@ -1,13 +1,14 @@
 """Results in order with their proofs: the same from memory and from the projection, and no further than they are proven."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from claims.result import CLAIM_RESULT, ClaimResult
-from ledger_commit import ledger
+from ledger_commit import ledger, results
 from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, block_id
 from ledger_commit.publications import Proven
 from ledger_commit.results import CLAIM_RESULT_VERSION, ProvenResults, block_message
@@ -91,6 +92,45 @@ async def test_only_what_is_wanted_is_given(executor: Executor) -> None:
     found, following = await executor.results.proven(0, 100, of_borealis)
     assert [item.result.payer for item in found] == ["borealis"] * 2
     assert following == executor.results.size
+
+
+async def test_a_page_ends_with_the_proof_that_fills_it_and_the_next_one_goes_on_behind(executor: Executor) -> None:
+    """A proof larger than a page comes alone, and none is left out."""
+    whole = await paged(executor.results, 100)
+    two = len(whole[0].proof) + 1
+    for most, sizes in ((1, {1}), (two, {1, 2}), (10**9, {len(whole)})):
+        found, counts, leaf, following = [], set(), -1, 0
+        while following != leaf:
+            leaf = following
+            items, following = await executor.results.proven(leaf, 100, most_bytes=most)
+            counts.add(len(items))
+            found += items
+        assert (found, counts - {0}) == (whole, sizes)
+
+
+async def test_a_page_lets_others_have_their_turn(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two results where a slice has no length at all, and never where it has no end."""
+    size = len(await paged(executor.results, 100))
+    monkeypatch.setattr(results, "SLICE_S", 3600)
+    assert await _turns_during(executor.results.proven(0, 100)) <= 1
+    monkeypatch.setattr(results, "SLICE_S", 0)
+    assert await _turns_during(executor.results.proven(0, 100)) >= 2 * (size - 1)
+
+
+async def _turns_during(work: Coroutine[Any, Any, object]) -> int:
+    """How often the loop came round while this was done."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    await work
+    counting.cancel()
+    return turns
 
 
 async def test_times_of_old_blocks_come_from_the_projection(executor: Executor) -> None:

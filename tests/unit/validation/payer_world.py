@@ -73,7 +73,6 @@ def reference(**changes: Any) -> PayerReference:
         by_key[key] = (*by_key.get(key, ()), fee)
     made = PayerReference(
         "aurora",
-        "UTC",
         b"r" * 32,
         {"gold": plan},
         by_key,
