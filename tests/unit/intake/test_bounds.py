@@ -180,7 +180,7 @@ def _fields(message: Message, path: str = "") -> Iterator[str]:
         if field.message_type is None or day or field.is_repeated:
             yield place
         if field.message_type is not None and not day:
-            yield from _fields(GetMessageClass(field.message_type)(), f"{place}.")
+            yield from _fields(GetMessageClass(field.message_type)(), f"{place}.")  # type: ignore[arg-type]
 
 
 def test_a_replacement_of_nothing_and_an_original_of_something_say_what_is_due() -> None:
