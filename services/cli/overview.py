@@ -72,7 +72,7 @@ def _replica_row(session: Session, organisation: str, address: str) -> dict[str,
         why = error.code().name if isinstance(error, grpc.RpcError) else f"no certificate of {error.server_name}"
         return {
             "replica": organisation, "round": None, "height": None, "executed": None, "results": None,
-            "root": None, "published": None, "peers": None, "state": f"no answer ({why})",
+            "root": None, "published": None, "peers": None, "accused": None, "state": f"no answer ({why})",
         }  # fmt: skip
     state = told.not_voting or ("publisher" if told.publisher else "votes")
     return {
@@ -84,6 +84,7 @@ def _replica_row(session: Session, organisation: str, address: str) -> dict[str,
         "root": told.state_root.hex()[:ROOT_DIGITS],
         "published": told.published_height,
         "peers": len(told.connected_peers),
+        "accused": ", ".join(sorted({each.organisation for each in told.evidence})) or None,
         "state": state,
     }
 

@@ -16,6 +16,7 @@ ROLES: Final[dict[str, frozenset[Role]]] = {
     "SubmitTransaction": _ALL - {Role.ANALYST},  # an analyst decides through the payer's own systems
     "GetTransaction": _ALL,
     "GetStatus": _ALL,
+    "PrepareRejoin": frozenset({Role.INSURER, Role.PROVIDER, Role.REGULATOR}),  # the replica's own organisation
     "GetBlock": _ALL,
     "ListBlocks": _ALL,
     "GetSettlement": _ALL,

@@ -27,7 +27,7 @@ from ledger_commit.seen import SeenRecords
 from ledger_commit.servicer import LedgerServicer
 from ledger_commit.settings import ReplicaSettings
 from ledger_commit.settlement.authenticity import forgery_of_record
-from ledger_commit.store import Projected, Projection
+from ledger_commit.store import Projected, Projection, accusations
 from runtime.bls import Bls, backend
 from runtime.database import root_type
 from runtime.grpc_server import GrpcServer
@@ -191,7 +191,8 @@ def _projected_from_log(disk: Opened, node: Node) -> list[Projected]:
         header = block.header
         marker = disk.log.markers[header.height]
         proposer = node.committee.members[header.proposer].organisation
-        found.append(Projected(header, identity, proposer, marker.qc, len(block.batches), entries, leaf, execution))
+        batches, accused = len(block.batches), accusations(block, node.committee)
+        found.append(Projected(header, identity, proposer, marker.qc, batches, entries, leaf, execution, accused))
         leaf += len(execution.results)
     return found
 
@@ -249,6 +250,8 @@ async def _feed(made: Assembly) -> None:
     """Feeds from Kafka for as long as this runs; a broker that goes away at any moment is waited for."""
     if made.settings.replica_drop_claims:
         get_logger("feeder").error("fault_injection", what="claims from Kafka are acknowledged and dropped")
+    # A member of the group whose lane takes nothing would only keep claims from the others.
+    await made.node.lane.room()
     while True:
         try:
             await _feed_while_there(made, made.kafka)

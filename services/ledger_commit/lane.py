@@ -3,6 +3,10 @@
 A batch closes at 1,000 claims, 1 MiB, or 10 ms after its first entry. Sequence numbers follow without gaps over
 restarts, since a batch is in the block log before anyone hears of it.
 
+It takes nothing while it is not known which of its places are free: before the replica has heard its peers, and for as long as
+the replica lacks a record that can be trusted. A statement of the operator then opens another incarnation of it, whose places
+are all free.
+
 Source: consensus.md §8, Payload.
 """
 
@@ -13,6 +17,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from claims.transaction import FIRST_LANE
 from ledger_commit.adapters.block_log import BlockLog, reference
 from ledger_commit.consensus.messages import (
     BATCH,
@@ -74,19 +79,21 @@ class Lane:
         next_seq: int,
         announce: Announce,
         still_open: Iterable[BatchRef] = (),
+        incarnation: int = FIRST_LANE.incarnation,
     ) -> None:
         self._log = log
         self._key = key
         self._chain_id = chain_id
         self._member = member
+        self._incarnation = incarnation
         self._next_seq = next_seq
         self._announce = announce
         self._filling = _Filling()
         self._timer: asyncio.TimerHandle | None = None
         self._open = {ref.seq: _Open(ref.digest, []) for ref in still_open}
+        self._closed = False
         self._room = asyncio.Event()
-        if len(self._open) < MAX_OPEN_BATCHES:
-            self._room.set()
+        self._give_room()
 
     @property
     def waiting_bytes(self) -> int:
@@ -95,6 +102,30 @@ class Lane:
     @property
     def open_batches(self) -> int:
         return len(self._open)
+
+    def close(self) -> None:
+        """Until `reopen`. What was added is not sent before that."""
+        self._closed = True
+        self._room.clear()
+
+    def reopen(self, incarnation: int, next_seq: int) -> None:
+        """Takes entries again; in another incarnation from its first free place on.
+
+        What the closed one holds and no block has ordered goes into the new one, whoever gave it: nobody will order the old
+        batch, or else the contract absorbs the repeat.
+        """
+        self._closed = False
+        left: list[_Open] = []
+        if incarnation != self._incarnation:
+            left, self._open = list(self._open.values()), {}
+            self._incarnation, self._next_seq = incarnation, next_seq
+        self._give_room()
+        for opened in left:
+            self._pack_again(opened)
+
+    def _give_room(self) -> None:
+        if len(self._open) < MAX_OPEN_BATCHES and not self._closed:
+            self._room.set()
 
     async def room(self) -> None:
         """Returns when the lane takes entries again."""
@@ -132,9 +163,9 @@ class Lane:
         if not filling.entries:
             return
         seq, self._next_seq = self._next_seq, self._next_seq + 1
-        unsigned = Batch(self._member, 1, seq, filling.claims, tuple(filling.entries), bytes(64))
+        unsigned = Batch(self._member, self._incarnation, seq, filling.claims, tuple(filling.entries), bytes(64))
         ref = reference(unsigned, BATCH.encode(unsigned))
-        batch = replace(unsigned, signature=self._key.sign(batch_message(self._chain_id, ref.digest)))
+        batch = replace(unsigned, signature=self._key.sign(batch_message(self._chain_id, ref)))
         encoded = BATCH.encode(batch)
         self._log.append_batch(batch, encoded, ref)
         self._log.sync()
@@ -153,22 +184,22 @@ class Lane:
         holds was not ordered and is packed again, behind everything that was.
         """
         for ref in refs:
-            if ref.member != self._member:
+            if ref.lane != (self._member, self._incarnation):
                 continue
             self._next_seq = max(self._next_seq, ref.seq + 1)
             opened = self._open.pop(ref.seq, None)
             if opened is not None and opened.digest == ref.digest:
                 for each in opened.waiting:
                     each.committed()
-            elif opened is not None:
+            elif opened is not None and opened.waiting:  # those of an earlier run are given again by who gave them
                 self._pack_again(opened)
-        if len(self._open) < MAX_OPEN_BATCHES:
-            self._room.set()
+        self._give_room()
 
     def _pack_again(self, opened: _Open) -> None:
-        if not opened.waiting:
-            return  # of an earlier run: who gave the entries gives them again
         encoded = self._log.batch_bytes(opened.digest)
         assert encoded is not None, "what was announced is in the log"
-        for entry, each in zip(BATCH.decode(encoded).records, opened.waiting, strict=True):
+        batch = BATCH.decode(encoded)
+        about = -(-batch.count // len(batch.records))
+        waiting = opened.waiting or [_Waiting(about, lambda: None)] * len(batch.records)
+        for entry, each in zip(batch.records, waiting, strict=True):
             self.add(entry, each.claims, each.committed)

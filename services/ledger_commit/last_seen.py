@@ -56,10 +56,10 @@ class LastSeen:
 
 
 def _bare(message: Signed) -> Signed:
-    """Without payload and timeout certificate, which no signature needs; so what is kept has a small, fixed bound."""
+    """Without payload, evidence and timeout certificate, which no signature needs; so what is kept has a small, fixed bound."""
     match message:
         case Proposal():
-            return replace(message, batches=(), tc=None)
+            return replace(message, batches=(), tc=None, evidence=())
         case Timeout():
             return replace(message, last_tc=None)
     return message

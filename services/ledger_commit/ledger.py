@@ -38,6 +38,7 @@ class Ledger:
 
     def __init__(self, genesis: Genesis, chain_id: bytes) -> None:
         self.state = State.from_genesis(genesis, chain_id)
+        self._members = {replica.organisation: index for index, replica in enumerate(genesis.replicas)}
         self.anchors: list[Anchor] = []
         self._sizes: list[int] = []
         self._recent: OrderedDict[int, bytes] = OrderedDict()
@@ -45,7 +46,8 @@ class Ledger:
     @property
     def executed(self) -> Executed:
         """What headers say of this height."""
-        return Executed(self.state.height, self.state.root, len(self.state.results), self.results_root())
+        lanes = {self._members[organisation]: opened for organisation, opened in self.state.lanes.items()}
+        return Executed(self.state.height, self.state.root, len(self.state.results), self.results_root(), lanes)
 
     def results_root(self) -> bytes:
         return self.state.results.root() if len(self.state.results) else EMPTY_ROOT

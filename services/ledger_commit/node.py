@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from claimledger.ledger.v1 import ledger_pb2
 from claims.encoding import DecodeError
-from claims.transaction import Genesis
+from claims.transaction import Genesis, RefusalReason
 from ledger_commit.adapters.block_log import CommitMarker, reference
 from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import (
@@ -39,7 +39,6 @@ from ledger_commit.consensus.events import (
 )
 from ledger_commit.consensus.messages import (
     BATCH,
-    INCARNATION,
     MAX_BATCH_BYTES,
     PROPOSAL,
     QUORUM_CERT,
@@ -48,6 +47,7 @@ from ledger_commit.consensus.messages import (
     Message,
     Proposal,
     QuorumCert,
+    SyncInfo,
     Timeout,
     Vote,
     batch_message,
@@ -65,12 +65,13 @@ from ledger_commit.last_seen import Signed, is_signed_by, round_of
 from ledger_commit.ledger import Ledger
 from ledger_commit.opening import Opened, entries_of
 from ledger_commit.peers import Peers
+from ledger_commit.rejoin import Rejoining
 from ledger_commit.seen import SeenRecords
-from ledger_commit.store import Projected
+from ledger_commit.store import Projected, accusations
 from ledger_commit.wire import from_last_seen, to_request
 from runtime.bls import Bls
 from runtime.log import get_logger
-from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_HEIGHT, LEDGER_ROUND, LEDGER_TIMEOUTS
+from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_EVIDENCE, LEDGER_HEIGHT, LEDGER_ROUND, LEDGER_TIMEOUTS
 
 START_PAUSE_S: Final = 0.2
 FETCH_PAUSE_S: Final = 0.1
@@ -119,15 +120,22 @@ class Node:
             disk.executed,
             genesis_id(committee.chain_id),
             replace(pace, gather_ms=min(pace.gather_ms, SHORTEST_MS)),
+            verify_lane=verify_ed25519,
         )
-        self.replica.halted = disk.not_voting
+        self.replica.halted = disk.not_voting or self.replica.halted
+        for member, kind in disk.root.accused:
+            LEDGER_EVIDENCE.labels(committee.members[member].organisation, kind.name).inc()
         self._gathering = Gathering(pace.gather_ms)
         for ref in disk.waiting:
-            self.replica.payload.add(ref)
-        next_seq = 1 + max((r.seq for r in disk.log.refs.values() if r.member == me), default=0)
-        first_open = disk.root.lanes.get((me, INCARNATION), 1)
-        still_open = [r for r in disk.waiting if r.member == me and r.seq >= first_open]
-        self.lane = Lane(disk.log, keys.lane, committee.chain_id, me, next_seq, self._announce, still_open)
+            self.replica.payload.add(ref, signature=disk.log.batch_signature(ref.digest))
+        opened = self.replica.lane.incarnation
+        first_open = disk.root.lanes.get((me, opened), 1)
+        still_open = [r for r in disk.waiting if r.lane == (me, opened) and r.seq >= first_open]
+        self.lane = Lane(
+            disk.log, keys.lane, committee.chain_id, me, self._next_seq(opened), self._announce, still_open, opened
+        )
+        self.lane.close()
+        self.rejoining: Rejoining | None = None
         self._keys = keys
         self._bls = bls
         self._on_executed = on_executed
@@ -141,11 +149,15 @@ class Node:
         self._thread = ThreadPoolExecutor(1, "executor")
         self._fetches: set[asyncio.Task[None]] = set()
         self._range_fetch: asyncio.Task[None] | None = None
-        self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.member == me}
+        self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.lane == (me, opened)}
 
     @property
     def committed_height(self) -> int:
         return len(self.chain)
+
+    @property
+    def has_heard_peers(self) -> bool:
+        return self._started
 
     @property
     def not_voting(self) -> str:
@@ -161,7 +173,18 @@ class Node:
         self._carry_out(self.replica.start(self.disk.above, self._now()))
         self.disk.above = []
         self._pump()
+        if not self.replica.halted:
+            self._open_lane()
         await self._execute()
+
+    def _next_seq(self, incarnation: int) -> int:
+        own = (r.seq for r in self.disk.log.refs.values() if r.lane == (self.me, incarnation))
+        return 1 + max(own, default=0)
+
+    def _open_lane(self) -> None:
+        opened = self.replica.lane.incarnation
+        self._unserved = {digest: ref for digest, ref in self._unserved.items() if ref.incarnation == opened}
+        self.lane.reopen(opened, self._next_seq(opened))
 
     async def _hear_peers(self) -> None:
         """§8: nothing is signed before Q−1 peers told the highest round in which they hold our signature.
@@ -214,7 +237,7 @@ class Node:
             self._events.append(event)
             self._pump()
         elif isinstance(event, BatchStored):
-            self.replica.payload.add(event.ref)
+            self.replica.payload.add(event.ref, signature=event.signature)
 
     def _pump(self) -> None:
         if self._busy:
@@ -263,19 +286,19 @@ class Node:
             LEDGER_BAD_MESSAGES.labels(refusal).inc()
             return
         key = self.genesis.replicas[batch.member].lane_public_key
-        if not verify_ed25519(key, batch_message(self.committee.chain_id, ref.digest), batch.signature):
+        if not verify_ed25519(key, batch_message(self.committee.chain_id, ref), batch.signature):
             LEDGER_BAD_MESSAGES.labels("batch_signature").inc()
             return
         # Durable before a vote relies on it: the vote's Persist syncs the same file.
         self.disk.log.append_batch(batch, encoded, ref)
         self._stored.set()
-        self.submit(BatchStored(ref))
+        self.submit(BatchStored(ref, batch.signature))
 
     def _announce(self, ref: BatchRef, encoded: bytes) -> None:
         self._unserved[ref.digest] = ref
         self.peers.broadcast_batch(encoded)
         self._stored.set()
-        self.submit(BatchStored(ref))
+        self.submit(BatchStored(ref, encoded[-64:]))
 
     def on_peer_connected(self, index: int) -> None:
         """A peer that was away gets the batches of this lane that nobody has ordered yet."""
@@ -337,11 +360,19 @@ class Node:
             for ref in block.batches:
                 self._unserved.pop(ref.digest, None)
             self.lane.on_commit(block.batches)
+            self._tell_evidence(block)
         LEDGER_HEIGHT.set(len(self.chain))
         ordered = sum(ref.count for block in blocks for ref in block.batches)
         gather_ms = self._gathering.committed(ordered, self._now())
         self.replica.pace = replace(self.replica.pace, gather_ms=gather_ms)
         self._commits.put_nowait((blocks, qc))
+
+    def _tell_evidence(self, block: Proposal) -> None:
+        for each in accusations(block, self.committee):
+            LEDGER_EVIDENCE.labels(each.organisation, each.kind.name).inc()
+            self.log.error(
+                "evidence_committed", accused=each.organisation, kind=each.kind.name, height=block.header.height
+            )
 
     def _set_timer(self, at_ms: int) -> None:
         if self._timer is not None:
@@ -368,7 +399,23 @@ class Node:
                 self._events.append(executed)
             self.executed = projected[1][-1]
             self._pump()
+            self._rejoin_as_stated(projected[0])
             self._on_executed(projected[0])
+
+    def _rejoin_as_stated(self, blocks: list[Projected]) -> None:
+        """Takes part again where one of these blocks has executed the statement that was prepared here, and no other."""
+        prepared = self.rejoining
+        outcome = prepared.outcome_in(block.execution for block in blocks) if prepared is not None else None
+        if prepared is None or outcome is None:
+            return
+        self.rejoining = None
+        if outcome.refusal:
+            self.log.error("rejoin_refused", reason=RefusalReason(outcome.refusal).name)
+            return
+        self.submit(prepared.rejoin)  # durable when this returns
+        if not self.replica.halted:
+            self.log.info("rejoined", incarnation=self.replica.lane.incarnation, after=prepared.rejoin.last_voted_round)
+            self._open_lane()
 
     def _apply(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> tuple[list[Projected], list[Any]]:
         """In the worker thread."""
@@ -387,7 +434,8 @@ class Node:
     def _projected(self, block: Proposal, qc: QuorumCert | None, entries: int, first_leaf: int, did: Any) -> Projected:
         header = block.header
         proposer = self.committee.members[header.proposer].organisation
-        return Projected(header, block_id(header), proposer, qc, len(block.batches), entries, first_leaf, did)
+        batches, accused = len(block.batches), accusations(block, self.committee)
+        return Projected(header, block_id(header), proposer, qc, batches, entries, first_leaf, did, accused)
 
     async def _have_batches(self, block: Proposal) -> None:
         """A block committed by others may name batches that never came here."""
@@ -445,7 +493,8 @@ class Node:
         for ref in wanted.refs:
             # On disk, and perhaps not known to the core: beyond what it keeps of one member until a block names it.
             if ref.digest in self.disk.log.refs:
-                self.submit(BatchStored(self.disk.log.refs[ref.digest]))
+                held, signature = self.disk.log.refs[ref.digest], self.disk.log.batch_signature(ref.digest)
+                self.submit(BatchStored(held, signature))
         for peer in self.peers.first(wanted.hint):
             missing = [r for r in wanted.refs if not self.disk.log.has_batch(r.digest)][:FETCHED_BATCHES]
             if not missing:
@@ -456,18 +505,28 @@ class Node:
 
     # Serving.
 
+    @property
+    def position(self) -> SyncInfo:
+        """The highest certificates here, for a member that lost its record."""
+        return SyncInfo(self.replica.high_qc, self.replica.high_tc, self.committed_height)
+
     def block(self, identity: bytes) -> Proposal | None:
         """A block for a peer, signed. What the core or the log holds, never what somebody sent under that header.
 
-        Both have this replica's own blocks unsigned.
+        Both have this replica's own blocks unsigned; one that never left stays so.
         """
         node = self.replica.tree.node(identity)
         found = node.proposal if node is not None else self.disk.log.block(identity)
         if found is not None and found.signature == UNSIGNED:
-            if found.header.proposer != self.me:
+            if found.header.proposer != self.me or not self._has_left(found, identity):
                 return None
             return replace(found, signature=self._bls.sign(self._keys.bls, identity))
         return found
+
+    def _has_left(self, block: Proposal, identity: bytes) -> bool:
+        if block.header.height <= len(self.chain):
+            return self.chain[block.header.height - 1] == identity
+        return self.replica.has_left(identity)
 
     def committed_range(self, first: int, last: int) -> tuple[list[Proposal], QuorumCert | None]:
         """Committed blocks of these heights and the certificate of the last one (which the next block carries)."""

@@ -64,7 +64,7 @@ def committee_of(genesis: Genesis, chain_id: bytes, bls: Bls) -> Committee:
     for replica in genesis.replicas:
         if not bls.possession_holds(replica.bls_public_key, replica.bls_possession):
             raise GenesisError(f"{replica.organisation} does not prove possession of its BLS key")
-    members = tuple(Member(r.organisation, r.bls_public_key) for r in genesis.replicas)
+    members = tuple(Member(r.organisation, r.bls_public_key, r.lane_public_key) for r in genesis.replicas)
     return Committee(chain_id, 0, members)
 
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
-from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT
+from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT, SYNC_INFO
 from ledger_commit.wire import from_request, to_last_seen
-from runtime.errors import PermissionDeniedError
+from runtime.errors import FailedPreconditionError, PermissionDeniedError
 from runtime.identity import Role, identity_of
 from runtime.metrics import LEDGER_BAD_MESSAGES
 
@@ -74,3 +74,11 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
     ) -> ledger_pb2.GetLastSeenResponse:
         member = self._member(context)
         return to_last_seen(self._node.last_signed_by(member))
+
+    async def GetPosition(
+        self, _request: ledger_pb2.GetPositionRequest, context: Any
+    ) -> ledger_pb2.GetPositionResponse:
+        self._member(context)
+        if self._node.not_voting:
+            raise FailedPreconditionError(f"this replica does not take part: {self._node.not_voting}")
+        return ledger_pb2.GetPositionResponse(sync_info=SYNC_INFO.encode(self._node.position))

@@ -12,7 +12,8 @@ from typing import Any, Final
 import grpc
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
-from ledger_commit.consensus.messages import BatchRef
+from claims.encoding import DecodeError
+from ledger_commit.consensus.messages import SYNC_INFO, BatchRef, SyncInfo
 from runtime.grpc_channel import WrongServerError, open_channel, probe
 from runtime.identity import server_name
 from runtime.log import get_logger
@@ -117,6 +118,14 @@ class Peer:
         except grpc.aio.AioRpcError:
             return None
         return answer
+
+    async def position(self) -> SyncInfo | None:
+        """The certificates that the peer holds, unverified; None where it gives none."""
+        try:
+            answer = await self.stub.GetPosition(ledger_pb2.GetPositionRequest(), timeout=FETCH_TIMEOUT_S)
+            return SYNC_INFO.decode(answer.sync_info)
+        except (grpc.aio.AioRpcError, DecodeError):
+            return None
 
     async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
         """What the peer has of it; nothing where it does not answer."""

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from claimledger.ledger.v1 import ledger_pb2
 from ledger_commit.publications import block_records, cursor_record, settlement_records, status_records
-from ledger_commit.results import ProvenResults, block_message
+from ledger_commit.results import ProvenResults, block_messages
 from ledger_commit.store import Projection
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
@@ -166,4 +166,5 @@ class Publisher(ConsumerRebalanceListener):
         """Projected blocks after the cursor."""
         if self._projected_height() <= self.block_height:
             return []
-        return [block_message(row) for row in await self._projection.blocks(self.block_height + 1, MAX_BLOCKS)]
+        rows = await self._projection.blocks(self.block_height + 1, MAX_BLOCKS)
+        return await block_messages(self._projection, rows)

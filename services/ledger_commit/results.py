@@ -1,23 +1,25 @@
 """Proven results in order, from memory where they are recent and from the projection where they are not."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from claimledger.ledger.v1 import ledger_pb2
 from claims.result import CLAIM_RESULT, ClaimResult
+from ledger_commit.consensus.evidence import EvidenceKind
 from ledger_commit.ledger import Ledger
 from ledger_commit.publications import Proven
-from ledger_commit.store import LedgerBlock, Projection
+from ledger_commit.store import LedgerBlock, LedgerEvidence, Projection
 from runtime.turns import Turns
 
 CLAIM_RESULT_VERSION: Final = 1
 BLOCK_TIMES: Final = 4096
 SLICE_S: Final = 0.002
 """For so long reading results holds the loop; then all else has a turn, consensus before all."""
+_KIND: Final = {kind: ledger_pb2.EvidenceKind.Value(f"EVIDENCE_KIND_{kind.name}") for kind in EvidenceKind}
 
 
-def block_message(row: LedgerBlock) -> ledger_pb2.Block:
+def block_message(row: LedgerBlock, evidence: Sequence[LedgerEvidence] = ()) -> ledger_pb2.Block:
     """A block as LedgerService and `ledger.blocks` show it."""
     return ledger_pb2.Block(
         height=row.height,
@@ -30,7 +32,18 @@ def block_message(row: LedgerBlock) -> ledger_pb2.Block:
         entries=row.entries,
         time_ms=row.time_ms,
         results=row.results,
+        evidence=[evidence_message(each.organisation, EvidenceKind(each.kind), each.piece) for each in evidence],
     )
+
+
+def evidence_message(organisation: str, kind: EvidenceKind, piece: bytes = b"") -> ledger_pb2.Evidence:
+    return ledger_pb2.Evidence(organisation=organisation, kind=_KIND[kind], piece=piece)
+
+
+async def block_messages(projection: Projection, rows: Sequence[LedgerBlock]) -> list[ledger_pb2.Block]:
+    """With their evidence, which few blocks have."""
+    evidence = await projection.evidence(rows)
+    return [block_message(row, evidence.get(row.height, ())) for row in rows]
 
 
 class ProvenResults:

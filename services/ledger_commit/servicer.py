@@ -18,14 +18,17 @@ from ledger_commit.cursor import PublishingWatch
 from ledger_commit.keys import verify_ed25519
 from ledger_commit.node import Node
 from ledger_commit.publisher import Publisher
-from ledger_commit.results import ProvenResults, block_message
+from ledger_commit.rejoin import RejoinError, prepare
+from ledger_commit.results import ProvenResults, block_messages, evidence_message
 from ledger_commit.settlement.authenticity import Forgery, body_of, forgery_of
 from ledger_commit.store import Projection
 from runtime.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
     ResourceExhaustedError,
+    UnavailableError,
     Violation,
 )
 from runtime.identity import Identity, identity_of
@@ -34,6 +37,7 @@ from runtime.unknown_fields import refuse_unknown_fields
 
 MAX_TRANSACTION_BYTES: Final = 72 * 1024
 MAX_LANE_BYTES: Final = 768 * 1024
+ROOM_WITHIN_S: Final = 2.0
 SUBSCRIBE_ROWS: Final = 200
 SUBSCRIBE_BYTES: Final = 256 * 1024
 """Of the proofs in one page: what a subscriber who does not read makes this replica hold, beside what the connection takes."""
@@ -77,9 +81,19 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             raise ResourceExhaustedError("the lane is full", retry_after_ms=100)
         if self._node.replica.halted:
             raise FailedPreconditionError(f"this replica does not take part: {self._node.replica.halted}")
-        await self._node.lane.room()
+        await self._room()
         await self._node.lane.add(bytes((ENTRY_TRANSACTION,)) + request.transaction, 1, lambda: None)
         return ledger_pb2.SubmitTransactionResponse(transaction_id=hashlib.sha256(transaction.body).digest())
+
+    async def _room(self) -> None:
+        """Before it has heard its peers a replica does not know which places of its lane are free, and takes nothing."""
+        try:
+            async with asyncio.timeout(ROOM_WITHIN_S):
+                await self._node.lane.room()
+        except TimeoutError as error:
+            if self._node.not_voting:
+                raise UnavailableError(f"this replica {self._node.not_voting}") from error
+            raise ResourceExhaustedError("the lane is full", retry_after_ms=100) from error
 
     def _must_be_signed(self, transaction: SignedTransaction) -> None:
         """What nobody signed would leave nothing on the ledger; its sender hears of it here. By the keys of the last block that
@@ -123,14 +137,34 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             connected_peers=node.peers.connected,
             not_voting=node.not_voting,
             lane_bytes=node.lane.waiting_bytes,
+            evidence=[
+                evidence_message(node.committee.members[member].organisation, kind)
+                for member, kind in sorted(node.replica.committed.accused)
+            ],
         )
+
+    async def PrepareRejoin(
+        self, request: ledger_pb2.PrepareRejoinRequest, context: Any
+    ) -> ledger_pb2.PrepareRejoinResponse:
+        caller = _called(request, context, "PrepareRejoin")
+        own = self._node.committee.members[self._node.me].organisation
+        if caller.organisation != own:
+            raise PermissionDeniedError(f"{caller.organisation} does not speak for the replica of {own}")
+        if not 1 <= request.key_id < 2**16:
+            raise _invalid("key_id", f"{request.key_id}, from 1 to 65535")
+        try:
+            prepared = await prepare(self._node, request.key_id)
+        except RejoinError as error:
+            raise FailedPreconditionError(str(error)) from error
+        return ledger_pb2.PrepareRejoinResponse(statement=prepared.statement)
 
     async def GetBlock(self, request: ledger_pb2.GetBlockRequest, context: Any) -> ledger_pb2.GetBlockResponse:
         _called(request, context, "GetBlock")
         row = await self._projection.block(request.height) if request.height <= self._node.committed_height else None
         if row is None or row.height != request.height:
             raise NotFoundError(f"no block at height {request.height} yet")
-        return ledger_pb2.GetBlockResponse(block=block_message(row))
+        (block,) = await block_messages(self._projection, [row])
+        return ledger_pb2.GetBlockResponse(block=block)
 
     async def ListBlocks(self, request: ledger_pb2.ListBlocksRequest, context: Any) -> ledger_pb2.ListBlocksResponse:
         _called(request, context, "ListBlocks")
@@ -140,7 +174,7 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         if request.from_height > self._node.committed_height:  # perhaps beyond what a database can compare
             return ledger_pb2.ListBlocksResponse()
         rows = await self._projection.blocks(request.from_height, count)
-        return ledger_pb2.ListBlocksResponse(blocks=[block_message(row) for row in rows])
+        return ledger_pb2.ListBlocksResponse(blocks=await block_messages(self._projection, rows))
 
     async def GetSettlement(
         self, request: ledger_pb2.GetSettlementRequest, context: Any

@@ -15,7 +15,9 @@ from sqlmodel import Field, SQLModel
 
 from claims.result import ClaimResult
 from claims.transaction import RefusalReason
-from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, Header, QuorumCert
+from ledger_commit.consensus.committee import Committee
+from ledger_commit.consensus.evidence import EvidenceKind, charge_of, decode
+from ledger_commit.consensus.messages import HEADER, QUORUM_CERT, ZERO, Header, Proposal, QuorumCert
 from ledger_commit.settlement import Execution
 from runtime.bulk import Row, insert, upsert
 from runtime.database import LARGE_INTEGER, transaction
@@ -62,10 +64,41 @@ class LedgerTransaction(SQLModel, table=True):
     leaf: int = Field(sa_column=Column(LARGE_INTEGER, nullable=False))
 
 
-TABLES = [SQLModel.metadata.tables[name] for name in ("ledger_block", "ledger_result", "ledger_transaction")]
+class LedgerEvidence(SQLModel, table=True):
+    """One piece of evidence in a committed block, at its place there."""
+
+    __tablename__ = "ledger_evidence"
+
+    height: int = Field(sa_column=Column(LARGE_INTEGER, primary_key=True, autoincrement=False))
+    place: int = Field(primary_key=True)
+    organisation: str
+    kind: int
+    piece: bytes
+
+
+TABLES = [
+    SQLModel.metadata.tables[name]
+    for name in ("ledger_block", "ledger_result", "ledger_transaction", "ledger_evidence")
+]
 _ADD_BLOCKS, _ADD_RESULTS = insert(TABLES[0]), insert(TABLES[1])
+_ADD_EVIDENCE = insert(TABLES[3])
 _SET_TRANSACTIONS = upsert(TABLES[2])
 """A transaction that was refused may come again; its row then points to the newer leaf."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """A piece of evidence and whom it accuses of what."""
+
+    organisation: str
+    kind: EvidenceKind
+    piece: bytes
+
+
+def accusations(block: Proposal, committee: Committee) -> tuple[Accusation, ...]:
+    """The evidence of a committed block, in its order."""
+    charges = ((*charge_of(decode(piece)), piece) for piece in block.evidence)
+    return tuple(Accusation(committee.members[member].organisation, kind, piece) for member, kind, piece in charges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +113,7 @@ class Projected:
     entries: int
     first_leaf: int
     execution: Execution
+    accused: tuple[Accusation, ...] = ()
 
 
 class Projection:
@@ -115,6 +149,7 @@ class Projection:
             await _ADD_BLOCKS.run(connection, [_row_of_block(block) for block in blocks])
             await _ADD_RESULTS.run(connection, results)
             await _SET_TRANSACTIONS.run(connection, transactions)
+            await _ADD_EVIDENCE.run(connection, _rows_of_evidence(blocks))
 
     async def block(self, height: int) -> LedgerBlock | None:
         return next(iter(await self.blocks(height, 1)), None)
@@ -123,6 +158,18 @@ class Projection:
         """Blocks by height, ascending."""
         query = select(LedgerBlock).where(_column(LedgerBlock.height) >= first).order_by(_column(LedgerBlock.height))
         return [LedgerBlock(**row) for row in await self._rows(query.limit(count), LedgerBlock)]
+
+    async def evidence(self, blocks: Sequence[LedgerBlock]) -> dict[int, list[LedgerEvidence]]:
+        """By height: what these blocks have. Nothing is looked up where their headers name none."""
+        heights = [block.height for block in blocks if HEADER.decode(block.header).evidence_root != ZERO]
+        found: dict[int, list[LedgerEvidence]] = {}
+        if not heights:
+            return found
+        height, place = _column(LedgerEvidence.height), _column(LedgerEvidence.place)
+        query = select(LedgerEvidence).where(height.in_(heights)).order_by(height, place)
+        for row in await self._rows(query, LedgerEvidence):
+            found.setdefault(row["height"], []).append(LedgerEvidence(**row))
+        return found
 
     async def times(self, heights: Collection[int]) -> dict[int, int]:
         """When the blocks of these heights were made, as far as they are here."""
@@ -182,6 +229,14 @@ def _row_of_block(block: Projected) -> Row:
         header.height, header.round, block.proposer, block.id, HEADER.encode(header), qc, block.batches, block.entries,
         header.time_ms, block.first_leaf, len(block.execution.results),
     )  # fmt: skip
+
+
+def _rows_of_evidence(blocks: Sequence[Projected]) -> list[Row]:
+    return [
+        (block.header.height, place, each.organisation, int(each.kind), each.piece)
+        for block in blocks
+        for place, each in enumerate(block.accused)
+    ]
 
 
 def _rows_of_results(blocks: Sequence[Projected]) -> tuple[list[Row], list[Row]]:

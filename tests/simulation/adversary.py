@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from claims.encoding import Codec, DecodeError
 from ledger_commit.consensus.events import BlocksFetched
+from ledger_commit.consensus.evidence import DoubleProposal, SignedHeader, encode, evidence_root
 from ledger_commit.consensus.messages import (
     PROPOSAL,
     SYNC_INFO,
     TIMEOUT,
     TIMEOUT_CERT,
+    UNSIGNED,
     VOTE,
     ZERO,
     Header,
@@ -106,7 +108,13 @@ class Adversary:
         if self.chance.random() < RATE:
             return [message]
         others: dict[type, tuple[Callable[[Any], list[Message]], ...]] = {
-            Proposal: (self._other_header, self._other_payload, self._other_certificates, self._from_below),
+            Proposal: (
+                self._other_header,
+                self._other_payload,
+                self._other_certificates,
+                self._other_evidence,
+                self._from_below,
+            ),
             Vote: (self._other_vote, self._votes_ahead, self._bad_signature),
             Timeout: (self._lying_timeout, self._stale_tc, self._forged_tc, self._bad_signature),
             TimeoutCert: (self._stale_tc, self._forged_tc),
@@ -227,6 +235,21 @@ class Adversary:
         return self._signed(
             told, parent_id=qc.block_id, qc_digest=certificate_digest(qc), tc_digest=certificate_digest(tc)
         )
+
+    def _other_evidence(self, proposal: Proposal) -> list[Message]:
+        """What blocks have had already, or what nobody signed, against whoever proposed a block that it heard."""
+        heard = [block for block in self.blocks if block.signature != UNSIGNED]
+        if not heard:
+            return [proposal]
+        known = sorted({piece for block in self.blocks for piece in block.evidence})
+        pieces = (self.chance.choice([self._made_up(self.chance.choice(heard)), *known]),)
+        return self._signed(replace(proposal, evidence=pieces), evidence_root=evidence_root(pieces))
+
+    def _made_up(self, block: Proposal) -> bytes:
+        """The good signature of its proposer, and another block beside it under a bad one."""
+        other = replace(block.header, time_ms=block.header.time_ms + 1)
+        told = SignedHeader(block.header, block.signature), SignedHeader(other, self.chance.randbytes(96))
+        return encode(DoubleProposal(*sorted(told, key=lambda each: block_id(each.header))))
 
     def _from_below(self, proposal: Proposal) -> list[Message]:
         """On an old block, with the TC of the round before as an excuse."""

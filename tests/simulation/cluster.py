@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from claims.transaction import OpenLane
 from ledger_commit.consensus.events import (
     BlocksFetched,
     Executed,
@@ -96,6 +97,7 @@ class Cluster(World):
         self.cut: set[tuple[int, int]] = set()
         """Pairs of slots between which nothing arrives, in this direction."""
         self.batches: list[BatchRef] = []
+        self.statements: dict[bytes, tuple[int, OpenLane]] = {}
         self.counted_from = self.newest_then = 10**9
         """Round and height when the network was whole again."""
         self.rounds_to_commit: int | None = None
@@ -310,9 +312,13 @@ class Cluster(World):
 
         def done() -> None:
             if host.life == life:
-                host.step(executed)
+                self.tells(host, executed)
 
         self.at(host.executor_free - self.now, done)
+
+    def tells(self, host: Host, executed: Executed) -> None:
+        """The contract has come so far; the core hears of it."""
+        host.step(executed)
 
     # Crashes.
 

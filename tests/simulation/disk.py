@@ -28,6 +28,8 @@ class Disk:
     committed: list[Proposal] = field(default_factory=list)
     durable: set[bytes] = field(default_factory=set)
     """Ids of blocks and digests of batches that a power loss cannot take."""
+    trusted: bool = True
+    """Whether the record is the one that was last written: false from a loss on until another is written."""
     named: int = 0
     """How many batches committed blocks name."""
 

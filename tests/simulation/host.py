@@ -1,9 +1,10 @@
 """One simulated machine: the real Replica over a disk that keeps only what was synced."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from claims.transaction import FIRST_LANE, OpenLane
 from ledger_commit.consensus.events import (
     BatchStored,
     Broadcast,
@@ -29,6 +30,7 @@ from ledger_commit.consensus.messages import (
     QuorumCert,
     Timeout,
     Vote,
+    batch_message,
     block_id,
     genesis_cert,
     timeout_message,
@@ -38,7 +40,7 @@ from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.replica import Replica
 from ledger_commit.consensus.tree import Root, genesis_id
 from tests.simulation.disk import Disk, Marker
-from tests.simulation.signatures import Signing
+from tests.simulation.signatures import Signing, sign_lane, verify_lane
 
 
 class Crash(Exception):  # noqa: N818 - an event of the simulation, not an error
@@ -64,6 +66,8 @@ class Host:
         self.life = 0
         self.timer = 0
         self.next_seq = 1
+        self.closed = False
+        """It is not known which places of its lane are free."""
         self.skew_ms = 0
         self.executor_free = 0
         self.fetched = 0
@@ -79,7 +83,7 @@ class Host:
         root, executed = Root.genesis(chain_id, 0), [Executed(0, ZERO, 0, ZERO)]
         for block in disk.committed:
             root = root.child(block)
-            executed.append(execute(executed[-1], block))
+            executed.append(execute(executed[-1], block, self.world.statements))
         self.executed = executed[-1]
         self.replica = self.make_replica(
             self.me,
@@ -90,11 +94,15 @@ class Host:
             executed[-64:],
             genesis_id(chain_id),
             self.world.pace,
+            verify_lane=verify_lane,
         )
+        if not disk.trusted:
+            self.replica.halted = "the record is lost"
         self.up, self.life = True, self.life + 1
-        self.next_seq = 1 + max((r.seq for r in disk.batches.values() if r.member == self.me), default=0)
+        lane = (self.me, self.replica.lane.incarnation)
+        self.next_seq = 1 + max((r.seq for r in disk.batches.values() if r.lane == lane), default=0)
         for ref in disk.batches.values():
-            self.replica.payload.add(ref)
+            self.replica.payload.add(ref, signature=self._lane_signature(ref))
         above = sorted((b for b in disk.blocks.values() if b.header.height > root.height), key=_height)
         self._carry_out(self.replica.start(above, self.now()))
 
@@ -108,15 +116,17 @@ class Host:
             self._carry_out(self.replica.step(event, self.now()))
             self.world.stepped(self)
 
-    def make_batch(self) -> None:
-        """A new batch of this member's lane; durable before anyone hears of it."""
+    def make_batch(self, statement: bytes = b"") -> None:
+        """A new batch of this member's lane, or one with an operator's statement; durable before anyone hears of it."""
+        if self.closed or self.replica.halted:
+            return
         seq, self.next_seq = self.next_seq, self.next_seq + 1
         digest = hashlib.sha256(b"batch%d.%d.%d.%d" % (self.slot, self.me, seq, self.life)).digest()
-        ref = BatchRef(self.me, 1, seq, digest, 10, 5000)
+        ref = BatchRef(self.me, self.replica.lane.incarnation, seq, statement or digest, 10, 5000)
         self.disk.append(ref)
         self.disk.sync()
         self.world.announce_batch(self, ref)
-        self.step(BatchStored(ref))
+        self.know_batch(ref)
 
     def store_batch(self, ref: BatchRef, *, asked_for: bool = False) -> None:
         """A peer's batch, as the driver takes it. Not synced for itself: the vote that relies on it syncs the same file."""
@@ -125,11 +135,14 @@ class Host:
         if asked_for or not self.replica.payload.refusal(ref):
             self.fetched += asked_for
             self.disk.append(ref)
-            self.step(BatchStored(ref))
+            self.know_batch(ref)
 
     def know_batch(self, ref: BatchRef) -> None:
-        """It is on the disk, and the core may have let it go."""
-        self.step(BatchStored(ref))
+        """It is on the disk, perhaps only now, or the core has let it go. Its signature has been verified."""
+        self.step(BatchStored(ref, self._lane_signature(ref)))
+
+    def _lane_signature(self, ref: BatchRef) -> bytes:
+        return sign_lane(self.committee.members[ref.member].lane_key, batch_message(self.committee.chain_id, ref))
 
     # Effects.
 
@@ -170,7 +183,7 @@ class Host:
             self.world.boundary(self, "block log written", "synced")
             self.disk.sync()
             self.world.boundary(self, "block log synced", "safety record")
-            self.disk.safety = safety
+            self.disk.safety, self.disk.trusted = safety, True
 
     def _broadcast(self, message: Message) -> None:
         signed = self._signed(message)
@@ -186,7 +199,7 @@ class Host:
             if number:
                 self.world.boundary(self, "one marker written", "the next")
             self.disk.append(Marker(block_id(block.header)))
-            self.executed = execute(self.executed, block)
+            self.executed = execute(self.executed, block, self.world.statements)
             self.world.execute_later(self, self.executed)
 
     def _signed(self, message: Message) -> Message:
@@ -206,6 +219,8 @@ class Host:
         node = self.replica.tree.node(identity)
         found = node.proposal if node is not None else self.disk.blocks.get(identity)
         if found is not None and found.signature == UNSIGNED:
+            if found not in self.disk.committed and not self.replica.has_left(identity):
+                return None
             return replace(found, signature=self.world.signing.sign(self.key, identity))
         return found
 
@@ -214,13 +229,27 @@ def _height(block: Proposal) -> int:
     return block.header.height
 
 
-def execute(before: Executed, block: Proposal) -> Executed:
-    """A stand-in contract: what it yields depends on the order of all payload so far."""
+Statements = Mapping[bytes, tuple[int, OpenLane]]
+"""By the digest of the batch that brings it: for which member, and what it opens."""
+
+
+def execute(before: Executed, block: Proposal, statements: Statements) -> Executed:
+    """A stand-in contract: what it yields depends on the order of all payload so far. It knows operators' statements."""
     if not block.batches:
         return replace(before, height=block.header.height)
     digest = hashlib.sha256(before.state_root + b"".join(ref.digest for ref in block.batches)).digest()
     size = before.results_size + sum(ref.count for ref in block.batches)
-    return Executed(block.header.height, digest, size, digest)
+    return Executed(block.header.height, digest, size, digest, lanes_after(before, block, statements))
+
+
+def lanes_after(before: Executed, block: Proposal, statements: Statements) -> Mapping[int, OpenLane]:
+    """As the contract has it: the next incarnation, and a later round."""
+    lanes = dict(before.lanes)
+    for member, opened in [statements[ref.digest] for ref in block.batches if ref.digest in statements]:
+        held = lanes.get(member, FIRST_LANE)
+        if opened.incarnation == held.incarnation + 1 and opened.after_round > held.after_round:
+            lanes[member] = opened
+    return lanes
 
 
 class World:
@@ -229,6 +258,7 @@ class World:
     signing: Signing
     pace: Pace
     now: int
+    statements: Statements
 
     def boundary(self, host: Host, last: str, following: str) -> None: ...
     def crashed(self, host: Host) -> None: ...

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ledger_commit.consensus import certificates, payload, replica, tree
+from ledger_commit.consensus import certificates, evidence, payload, replica, tree, witness
 from ledger_commit.consensus.committee import Committee
-from ledger_commit.consensus.events import Executed, Report
+from ledger_commit.consensus.events import Executed, Rejoin, Report
 from ledger_commit.consensus.messages import (
     Message,
     Proposal,
@@ -33,9 +33,13 @@ MISBEHAVIOUR: Final = frozenset(
         "bad_signature",
         "bad_timeout",
         "bad_vote",
+        "batch_of_a_closed_lane",
         "batch_out_of_sequence",
         "double_proposal",
         "double_vote",
+        "evidence",
+        "evidence_repeated",
+        "evidence_unproven",
         "not_the_proposer",
         "root_mismatch",
         "unknown_sender",
@@ -43,6 +47,7 @@ MISBEHAVIOUR: Final = frozenset(
     }
 )
 """Reports that accuse. Others (a clock that is off, an execution that is behind) may concern anybody."""
+NOTHING: Final = Executed(0, bytes(32), 0, bytes(32))
 ROUNDS: Final = 2 * replica.ROUND_WINDOW + 1
 WANTED, STATES = replica.WANTED_LIMIT, replica.EXECUTED_KEPT
 """As the code is; a mutant may do without."""
@@ -72,8 +77,10 @@ class Judge:
         self._timeouts: dict[tuple[int, int], int] = {}
         self._timed_out: Counter[int] = Counter()
         self._locked: Counter[int] = Counter()
+        self._stated: Counter[int] = Counter()
         self._looked_at: dict[int, QuorumCert] = {}
         self._heights: dict[int, int] = {}
+        self._evidence: dict[evidence.Charge, int] = {}
 
     def honest(self) -> list[Host]:
         return [host for host in self.hosts if host.me not in self.byzantine]
@@ -81,6 +88,14 @@ class Judge:
     def check(self, holds: object, what: str) -> None:
         if not holds:
             self.fail(what)
+
+    def stated(self, member: int, rejoin: Rejoin) -> None:
+        """It signs later rounds only from now on, and never below this certificate; its old lock is lost."""
+        self._stated[member], self._locked[member] = rejoin.last_voted_round, rejoin.high_qc.round
+
+    def _is_later_than_stated(self, member: int, told_round: int) -> None:
+        self.check(told_round > self._stated[member], f"{member} signs in round {told_round}, not after its statement")
+        self.seen["signed_after_rejoining"] += self._stated[member] > 0
 
     # What leaves.
 
@@ -106,6 +121,7 @@ class Judge:
 
     def _proposal_leaves(self, host: Host, proposal: Proposal) -> None:
         identity, header = block_id(proposal.header), proposal.header
+        self._is_later_than_stated(host.me, header.round)
         before = self._proposed.setdefault((host.me, header.round), identity)
         self.check(before == identity, f"{host.me} proposed twice in round {header.round}")
         self.check(host.disk.safety.last_proposed_round >= header.round, "a proposal left before it was durable")
@@ -114,6 +130,7 @@ class Judge:
 
     def _vote_leaves(self, host: Host, vote: Vote) -> None:
         data, member = vote.data, host.me
+        self._is_later_than_stated(member, data.round)
         before = self._votes.get((member, data.round))
         self.check(before in {None, data.block_id}, f"{member} voted twice in round {data.round}")
         said_so_before = before is not None
@@ -128,6 +145,7 @@ class Judge:
 
     def _timeout_leaves(self, host: Host, timeout: Timeout) -> None:
         member, told = host.me, timeout.high_qc.round
+        self._is_later_than_stated(member, timeout.round)
         before = self._timeouts.setdefault((member, timeout.round), told)
         self.check(before == told, f"{member} timed out twice in round {timeout.round}")
         self.check(told >= self._locked[member], f"{member} hides its lock in round {timeout.round}")
@@ -185,6 +203,8 @@ class Judge:
             held = self.blocks_at.setdefault(height, identity)
             self.check(held == identity, f"two blocks committed at height {height}")
             self._claims_the_state(block)
+            self._is_of_open_lanes(block)
+            self._accuses_the_byzantine(block)
             parent = identity
         self._proof(blocks[-1], qc)
 
@@ -200,6 +220,24 @@ class Judge:
             told = (header.exec_state_root, header.exec_results_size, header.exec_results_root)
             due = (state.state_root, state.results_size, state.results_root)
             self.check(told == due, f"height {header.height} names another state at {header.exec_height}")
+
+    def _accuses_the_byzantine(self, block: Proposal) -> None:
+        """Committed evidence names nobody else, and each charge stands in one block."""
+        for piece in map(evidence.decode, block.evidence):
+            member, kind = charge = evidence.charge_of(piece)
+            self.check(member in self.byzantine, f"committed evidence of {kind.name} names honest member {member}")
+            height = self._evidence.setdefault(charge, block.header.height)
+            self.check(height == block.header.height, f"evidence of {kind.name} by {member} is committed twice")
+            self.seen[f"evidence of {kind.name}"] += 1
+
+    def _is_of_open_lanes(self, block: Proposal) -> None:
+        """Of those that were open in the state that the block stands on."""
+        state = self.states_at.get(block.header.exec_height, NOTHING)
+        for ref in block.batches:
+            opened = state.lane_of(ref.member).incarnation
+            self.check(
+                ref.incarnation == opened, f"incarnation {ref.incarnation} of {ref.member} is ordered, {opened} is open"
+            )
 
     def _proof(self, block: Proposal, qc: QuorumCert) -> None:
         """What a light client with only the genesis checks; the ancestors follow by their parents' ids."""
@@ -227,7 +265,7 @@ class Judge:
     def reported(self, host: Host, report: Report) -> None:
         self.seen[report.what] += 1
         if report.what in MISBEHAVIOUR and host.me not in self.byzantine:
-            self.check(report.member in self.byzantine, f"{report.what} named honest member {report.member}")
+            self.check(report.member in self.byzantine, f"{report.what} named honest member {report.member}: {report.detail}")
 
 
 def footprint(host: Host) -> Iterator[tuple[str, int, int]]:
@@ -243,7 +281,17 @@ def footprint(host: Host) -> Iterator[tuple[str, int, int]]:
     yield "orphans", len(held.tree._orphans), tree.ORPHAN_LIMIT
     yield "states", len(held.executed), STATES
     yield "verified certificates", len(held.certificates._verified), certificates.VERIFIED_LIMIT
+    yield from _remembered(held.witness, members, held.round - held.committed.round)
+    yield "verdicts on evidence", len(held.court._verdicts), evidence.VERDICTS_LIMIT
     yield "batches", len(held.payload._digests), members * payload.MEMBER_LIMIT
     # Of each place that was ordered a rival may lie there.
     unasked = payload.PLACE_LIMIT * disk.named + members * payload.MEMBER_LIMIT
     yield "batches on disk", len(disk.batches), unasked + host.fetched
+
+
+def _remembered(held: witness.Witness, members: int, open_rounds: int) -> Iterator[tuple[str, int, int]]:
+    yield "votes to compare", sum(map(len, held.votes.values())), members * ROUNDS
+    yield "timeouts to compare", sum(map(len, held.timeouts.values())), members * ROUNDS
+    # A crash can leave a block in the log whose round the safety record does not know of.
+    yield "headers to compare", len(held.headers), max(open_rounds, witness.WINDOW) + 2
+    yield "pieces of evidence", len(held.pool), members * len(evidence.EvidenceKind)

@@ -4,23 +4,37 @@ A mutant patches the class for the time of the hunt; all members of the cluster 
 Source: consensus.md §11, Mutation gate.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from ledger_commit.consensus import judging, replica, tree
+from ledger_commit.consensus import evidence, judging, payload, replica, tree, witness
 from ledger_commit.consensus.certificates import Certificates
 from ledger_commit.consensus.committee import Committee
-from ledger_commit.consensus.events import Commit, Persist, Report
+from ledger_commit.consensus.events import Commit, Persist, Rejoin, Report
+from ledger_commit.consensus.evidence import Charge, Court, DoubleVote, Evidence, LockViolation
 from ledger_commit.consensus.judging import Judgement, Judging, Verdict
-from ledger_commit.consensus.messages import Proposal, QuorumCert, TimeoutCert, genesis_cert
+from ledger_commit.consensus.messages import (
+    Header,
+    Proposal,
+    QuorumCert,
+    SyncInfo,
+    TimeoutCert,
+    Vote,
+    genesis_cert,
+)
 from ledger_commit.consensus.payload import Payload
+from ledger_commit.consensus.rejoining import rejoin_from
 from ledger_commit.consensus.replica import Replica
+from ledger_commit.consensus.tree import Root
+from ledger_commit.consensus.witness import Witness
 from runtime.bls import Bls
+from tests.simulation import losing
 from tests.simulation.cluster import Cluster, Faults
 from tests.simulation.judge import Violation
+from tests.simulation.losing import Losing
 from tests.simulation.signatures import BlsSigning
 
 SEEDS = 60
@@ -37,6 +51,9 @@ _VOTE, _PROPOSE, _GIVE_UP, _INIT, _JUDGED = (
     Replica.__init__,
     Replica._judge,
 )
+_JUDGED_EVIDENCE, _INCLUDABLE, _HEARS_VOTE = Judging._judge_evidence, Witness.includable, Witness.hears_vote
+_CONTRADICTS = evidence.contradicts_itself
+_REJOIN_FROM, _ON_REJOIN = rejoin_from, Replica._on_rejoin
 _JUDGE, _SELECT, _QC, _TC = Judging.judge, Payload.select, Certificates.qc_is_valid, Certificates.tc_is_valid
 
 
@@ -60,6 +77,10 @@ def _vote_and_forget(self: Replica, proposal: Proposal) -> None:
 
 def _any_round(self: Judging, proposal: Proposal, now_ms: int, lag: int) -> Judgement:
     return _JUDGE(replace(self, safety=replace(self.safety, last_voted_round=0)), proposal, now_ms, lag)
+
+
+def _any_state(self: Judging, header: Header, _parent: Root) -> Judgement:
+    return Judgement(Verdict.VOTE if header.exec_height in self.executed else Verdict.WAIT)
 
 
 def _without_payload(self: Judging, proposal: Proposal, now_ms: int, lag: int) -> Judgement:
@@ -128,6 +149,25 @@ def _qc_of_any_epoch(self: Certificates, qc: QuorumCert) -> bool:
 ZERO_ID = bytes(32)
 
 
+def _one_round_too_early(answers: Mapping[int, SyncInfo], me: int, certificates: Certificates) -> Rejoin:
+    taken = _REJOIN_FROM(answers, me, certificates)
+    return replace(taken, last_voted_round=taken.last_voted_round - 1)
+
+
+def _below_what_it_stated(self: Replica, event: Rejoin) -> None:
+    _ON_REJOIN(self, event)
+    self.safety = replace(self.safety, high_qc=self.certificates.genesis)
+
+
+def _losing(seed: int, faults: Faults) -> Cluster:
+    return Losing(seed, faults=faults, what="record")
+
+
+def _losing_ahead(seed: int, faults: Faults) -> Cluster:
+    """What it signed in the newest round nobody has heard of yet."""
+    return Losing(seed, faults=faults, what="record", ahead=True, eager=True)
+
+
 def _reversed(blocks: tuple[Proposal, ...], qc: QuorumCert) -> Commit:
     return Commit(blocks[::-1], qc)
 
@@ -150,6 +190,33 @@ def _silenced_by_one_liar(self: Replica) -> None:
         self.halted = "a leader names another state"
 
 
+def _again_on_the_branch(self: Judging, proposal: Proposal, _accused: frozenset[Charge]) -> Judgement:
+    return _JUDGED_EVIDENCE(self, proposal, frozenset())
+
+
+def _same_again(self: Witness, vote: Vote) -> list[Charge]:
+    """A vote that comes again counts as a second one."""
+    held = self.votes.get(vote.voter, {}).get(vote.data.round)
+    twice = self._proven([DoubleVote(held, vote)]) if held is not None else []
+    return twice + _HEARS_VOTE(self, vote)
+
+
+def _contradicts_or_is_the_same(piece: Evidence) -> bool:
+    return _CONTRADICTS(piece) or (isinstance(piece, DoubleVote) and piece.first == piece.second)
+
+
+def _locked_before_the_vote(piece: Evidence) -> bool:
+    """A timeout accuses of a lock that its member took later."""
+    if isinstance(piece, LockViolation):
+        same = piece.first.voter == piece.second.voter
+        return same and piece.second.high_qc_round < piece.first.data.parent_round
+    return _CONTRADICTS(piece)
+
+
+def _in_place_of_contradicts_itself(other: Callable[[Evidence], bool]) -> list[tuple[Any, str, Any]]:
+    return [(owner, "contradicts_itself", other) for owner in (evidence, witness)]
+
+
 def _with_a_rogue_key(seed: int, faults: Faults) -> Cluster:
     signing, alone = BlsSigning.with_a_rogue()
     cluster = Cluster(seed, faults=faults, signs=signing)
@@ -170,9 +237,7 @@ MUTANTS: dict[str, Mutant] = {
         [(judging, "follows", _follows_any), (Replica, "_propose", _propose_from_below)],
     ),
     "V7 dropped: votes without the payload": Mutant(ROUGH, [(Judging, "judge", _without_payload)]),
-    "V9 dropped: votes for any state": Mutant(
-        LIES, [(Judging, "_judge_execution", lambda *_: Judgement(Verdict.VOTE))]
-    ),
+    "V9 dropped: votes for any state": Mutant(LIES, [(Judging, "_judge_execution", _any_state)]),
     "nothing persisted before a send": Mutant(ROUGH, [(Replica, "_persist", _forget_to_persist)]),
     "a vote before its Persist": Mutant(ROUGH, [(Replica, "_vote", _vote_before_it_is_durable)]),
     "a timeout without its lock": Mutant(ROUGH, [(Replica, "_give_up", _timeout_without_lock)]),
@@ -190,12 +255,40 @@ MUTANTS: dict[str, Mutant] = {
         replace(LIES, loss=0.3, partitions=True), [(Replica, "_after", lambda self, asked: asked)]
     ),
     "votes kept for any round": Mutant(LIES, [(replica, "ROUND_WINDOW", 10**6)]),
+    "evidence that nobody signed": Mutant(LIES, [(Court, "proves", lambda *_: True)]),
+    "evidence that the branch has": Mutant(
+        TWIN,
+        [
+            (Judging, "_judge_evidence", _again_on_the_branch),
+            (Witness, "includable", lambda self, accused: _INCLUDABLE(self, frozenset())),
+            (Witness, "commits", lambda self, accused, committed: None),
+        ],
+    ),
+    "a vote that comes again is a second vote": Mutant(
+        CRASHY,
+        [*_in_place_of_contradicts_itself(_contradicts_or_is_the_same), (Witness, "hears_vote", _same_again)],
+    ),
+    "a lock that was taken later": Mutant(ROUGH, _in_place_of_contradicts_itself(_locked_before_the_vote)),
+    "rejoins in round R + 1": Mutant(
+        replace(IMPATIENT, delay_ms=(20, 300), heal_ms=9000),
+        [(losing, "rejoin_from", _one_round_too_early)],
+        _losing_ahead,
+    ),
+    "times out in the rounds of its statement": Mutant(
+        ROUGH, [(Replica, "_is_silent", lambda self: bool(self.halted))], _losing_ahead
+    ),
+    "rejoins below the highest QC": Mutant(ROUGH, [(Replica, "_on_rejoin", _below_what_it_stated)], _losing),
+    "a closed lane is still accepted": Mutant(
+        ROUGH,
+        [(payload, "is_open", lambda lane, opened: True), (judging, "are_of_open_lanes", lambda batches, state: True)],
+        _losing,
+    ),
     "lanes repeat": Mutant(
         ROUGH,
         [
             (judging, "lanes_follow", lambda lanes, batches: True),
             (tree, "lanes_follow", lambda lanes, batches: True),
-            (Payload, "select", lambda self, lanes, turn: _SELECT(self, {}, turn)),
+            (Payload, "select", lambda self, lanes, turn, opened: _SELECT(self, {}, turn, opened)),
         ],
     ),
 }

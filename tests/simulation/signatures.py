@@ -18,6 +18,18 @@ def public_key(index: int) -> bytes:
     return hashlib.sha384(b"member%d" % index).digest()
 
 
+def lane_key(index: int) -> bytes:
+    return hashlib.sha256(b"lane%d" % index).digest()
+
+
+def sign_lane(key: bytes, message: bytes) -> bytes:
+    return hashlib.sha512(b"secret" + key + message).digest()
+
+
+def verify_lane(key: bytes, message: bytes, signature: bytes) -> bool:
+    return sign_lane(key, message) == signature
+
+
 def sign(key: bytes, message: bytes) -> bytes:
     return hashlib.sha256(b"secret" + key + message).digest() * 3
 
@@ -44,7 +56,7 @@ class PairSignatures:
 
 
 def committee(size: int, chain_id: bytes, epoch: int = 0) -> Committee:
-    return Committee(chain_id, epoch, tuple(Member(f"org{i}", public_key(i)) for i in range(size)))
+    return Committee(chain_id, epoch, tuple(Member(f"org{i}", public_key(i), lane_key(i)) for i in range(size)))
 
 
 class Signing(Protocol):
@@ -132,7 +144,7 @@ class BlsSigning:
 def founded(bls: Bls, secrets: Sequence[int]) -> Genesis:
     """A genesis whose members prove possession of the keys behind these secrets."""
     replicas = tuple(
-        GenesisReplica(f"org{i}", bls.public_key(secret), bls.prove_possession(secret), bytes(32))
+        GenesisReplica(f"org{i}", bls.public_key(secret), bls.prove_possession(secret), lane_key(i))
         for i, secret in enumerate(secrets)
     )
     return Genesis("simulation", "USD", 0, replicas, ())

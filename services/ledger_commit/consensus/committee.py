@@ -12,6 +12,8 @@ class Member:
     organisation: str
     public_key: bytes
     """BLS, 48 bytes, its proof of possession already checked."""
+    lane_key: bytes
+    """Ed25519, 32 bytes; signs the member's batches."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Committee:
 
     @cached_property
     def hash(self) -> bytes:
-        """SHA-256 over the members in order: length-prefixed organisation, key."""
+        """SHA-256 over the members in order: length-prefixed organisation, BLS key."""
         digest = hashlib.sha256()
         for member in self.members:
             name = member.organisation.encode()

@@ -1,9 +1,11 @@
 """What goes into `Replica.step` and what comes out of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from claims.encoding import U64, Codec, Hash
+from claims.transaction import FIRST_LANE, OpenLane
 from ledger_commit.consensus.messages import (
     BatchRef,
     Message,
@@ -33,6 +35,13 @@ class SafetyRecord:
     high_qc: QuorumCert
     high_tc: TimeoutCert | None
 
+    @property
+    def silent_through(self) -> int:
+        """The last round in which nothing may be signed since it is not known what was: where the record rests on an
+        operator's statement instead of a message of its own. 0 for any other record."""
+        said = {message.round for message in (self.last_vote, self.last_timeout) if message is not None}
+        return 0 if self.last_voted_round in said else self.last_voted_round
+
 
 SAFETY_RECORD: Final = Codec(SafetyRecord)
 
@@ -47,9 +56,13 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class BatchStored:
-    """A batch with a valid lane signature is durable at this replica."""
+    """A batch with a valid lane signature is durable at this replica.
+
+    Without the signature, where it is not at hand, the batch proves nothing against its maker.
+    """
 
     ref: BatchRef
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,21 @@ class Executed:
     state_root: bytes
     results_size: int
     results_root: bytes
+    lanes: Mapping[int, OpenLane] = field(default_factory=dict, compare=False)
+    """By member, where it is not FIRST_LANE. It follows from the state root, by which headers tell of it."""
+
+    def lane_of(self, member: int) -> OpenLane:
+        return self.lanes.get(member, FIRST_LANE)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """The operator's statement is executed, and this is what stands in the place of the record that was lost
+    (`rejoining.py`)."""
+
+    high_qc: QuorumCert
+    high_tc: TimeoutCert | None
+    last_voted_round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +107,7 @@ class Tick:
     """Time has passed; a timer that `SetTimer` asked for may be due."""
 
 
-Event = Received | BatchStored | BlocksFetched | Executed | Tick
+Event = Received | BatchStored | BlocksFetched | Executed | Rejoin | Tick
 
 
 @dataclass(frozen=True, slots=True)

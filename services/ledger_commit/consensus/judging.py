@@ -1,4 +1,4 @@
-"""Whether to vote for a proposal: conditions V1 to V9, in order, as one verdict.
+"""Whether to vote for a proposal: conditions V1 to V9 and V11 as one verdict.
 
 Source: consensus.md §5.
 """
@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from claims.transaction import FIRST_LANE
+from ledger_commit.consensus import evidence
 from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import Executed, SafetyRecord
+from ledger_commit.consensus.evidence import Charge, Court
 from ledger_commit.consensus.messages import (
-    INCARNATION,
     MAX_BATCH_BYTES,
     PROTOCOL,
     ZERO,
@@ -42,8 +44,13 @@ def form_error(proposal: Proposal, committee: Committee) -> str:
         (all(ref.size_bytes <= MAX_BATCH_BYTES for ref in proposal.batches), "a batch above its bound"),
         (sum(ref.size_bytes for ref in proposal.batches) <= MAX_BLOCK_BYTES, "more payload than a block may name"),
         (_unused_fields_are_zero(header), "fields of later protocols are set"),
+        (
+            evidence.evidence_root(proposal.evidence) == header.evidence_root,
+            "the evidence is not the one that the header names",
+        ),
     )
-    return next((reason for holds, reason in checks if not holds), "")
+    wrong = next((reason for holds, reason in checks if not holds), "")
+    return wrong or evidence.form_error(proposal.evidence, committee)
 
 
 def follows(round_number: int, proposal: Proposal) -> bool:
@@ -55,16 +62,20 @@ def follows(round_number: int, proposal: Proposal) -> bool:
 
 
 def _is_of_a_lane(ref: BatchRef, committee: Committee) -> bool:
-    return ref.member < len(committee) and ref.incarnation == INCARNATION
+    """Which incarnation is open is a matter of the state that the header names; here it is one at all."""
+    return ref.member < len(committee) and ref.incarnation >= FIRST_LANE.incarnation
+
+
+def are_of_open_lanes(batches: tuple[BatchRef, ...], state: Executed) -> bool:
+    """Whether each batch is of the incarnation that is open for its member in this state (V7).
+
+    The header says which state, and no descendant names an earlier one. So all judge alike, and a closed lane stays closed.
+    """
+    return all(ref.incarnation == state.lane_of(ref.member).incarnation for ref in batches)
 
 
 def _unused_fields_are_zero(header: Header) -> bool:
-    return (
-        header.snapshot_height == 0
-        and header.snapshot_root == ZERO
-        and header.evidence_root == ZERO
-        and header.next_committee_hash == ZERO
-    )
+    return header.snapshot_height == 0 and header.snapshot_root == ZERO and header.next_committee_hash == ZERO
 
 
 def told_execution(header: Header) -> Executed:
@@ -101,6 +112,7 @@ class Judging:
     executed: Mapping[int, Executed]
     executed_height: int
     safety: SafetyRecord
+    court: Court
 
     def judge(self, proposal: Proposal, now_ms: int, rounds_since_commit: int) -> Judgement:
         """The caller has checked the form, the signature, the certificates and that the round is the current one."""
@@ -118,9 +130,11 @@ class Judging:
             return Judgement(Verdict.REFUSE, "time")
         if header.time_ms < now_ms - clock_behind_ms(rounds_since_commit):
             return Judgement(Verdict.REFUSE, "time")
-        verdict = self._judge_execution(header, parent)
-        if verdict.kind is not Verdict.VOTE:
-            return verdict
+        for verdict in (self._judge_evidence(proposal, parent.accused), self._judge_execution(header, parent)):
+            if verdict.kind is not Verdict.VOTE:
+                return verdict
+        if not are_of_open_lanes(proposal.batches, self.executed[header.exec_height]):  # V7
+            return Judgement(Verdict.REFUSE, "batch_of_a_closed_lane")
         missing = self.payload.missing(proposal.batches)
         return Judgement(Verdict.PAYLOAD_MISSING, "payload_missing", missing) if missing else _VOTE
 
@@ -134,3 +148,14 @@ class Judging:
         if local is None:
             return Judgement(Verdict.REFUSE, "exec_height")
         return _VOTE if told_execution(header) == local else Judgement(Verdict.REFUSE, "root_mismatch")
+
+    def _judge_evidence(self, proposal: Proposal, accused: frozenset[Charge]) -> Judgement:
+        """V11. Whether a statement excuses a piece is known when all that could has been executed here."""
+        pieces = [evidence.decode(encoded) for encoded in proposal.evidence]
+        if any(evidence.charge_of(piece) in accused for piece in pieces):
+            return Judgement(Verdict.REFUSE, "evidence_repeated")
+        if not all(map(self.court.proves, proposal.evidence)):
+            return Judgement(Verdict.REFUSE, "evidence_unproven")
+        if any(map(self.court.excuses, pieces)):
+            return Judgement(Verdict.REFUSE, "evidence_excused")
+        return _VOTE if all(map(self.court.is_ripe, pieces)) else _WAIT

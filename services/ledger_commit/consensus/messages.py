@@ -20,8 +20,10 @@ MAX_COMMITTEE: Final = 64
 MAX_BATCHES_PER_BLOCK: Final = 64
 MAX_BATCH_BYTES: Final = 1024 * 1024
 MAX_RECORDS_PER_BATCH: Final = 1000
-INCARNATION: Final = 1
-"""Of every lane, until a replica that lost its record can open another. Lanes are remembered for good: nobody invents any."""
+MAX_EVIDENCE_PER_BLOCK: Final = 8
+"""Each costs every voter two signatures to verify: 16 take 14 ms, which a round bears. More wait for the next leader."""
+MAX_EVIDENCE_BYTES: Final = 1024
+"""The largest piece, two headers, has 1,018 bytes."""
 
 BlsSignature = Annotated[bytes, Fixed(96)]
 Bitmap = Annotated[bytes, Bytes(MAX_COMMITTEE // 8)]
@@ -53,8 +55,8 @@ def signed_message(kind: MessageType, chain_id: bytes, epoch: int, body: bytes) 
 class Header:
     """A block without its payload. All fields have fixed width: 413 bytes with the version byte.
 
-    `proposer` is an index into the epoch's committee. The last five hash fields are zero until reconfiguration, snapshots
-    and evidence fill them; they are there so that the layout need not change.
+    `proposer` is an index into the epoch's committee. The fields of snapshots and reconfiguration are zero until those are
+    there, and stand here so that the layout need not change.
     """
 
     chain_id: Hash
@@ -162,7 +164,7 @@ class BatchRef:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Payload, opaque to consensus: ledger entries of one organisation under its Ed25519 signature over `digest`."""
+    """Payload, opaque to consensus: ledger entries of one organisation under its Ed25519 signature over the BatchRef."""
 
     member: MemberIndex
     incarnation: Annotated[int, U32]
@@ -175,13 +177,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A block with what justifies it. `evidence` and `readiness` are empty in protocol 1."""
+    """A block with what justifies it. The pieces of evidence are in evidence.py; `readiness` is empty in protocol 1."""
 
     header: Header
     batches: Annotated[tuple[BatchRef, ...], Many(MAX_BATCHES_PER_BLOCK)]
     qc: QuorumCert
     tc: TimeoutCert | None
-    evidence: Annotated[tuple[Annotated[bytes, Bytes(4096)], ...], Many(0)]
+    evidence: Annotated[tuple[Annotated[bytes, Bytes(MAX_EVIDENCE_BYTES)], ...], Many(MAX_EVIDENCE_PER_BLOCK)]
     readiness: Annotated[tuple[Annotated[bytes, Bytes(256)], ...], Many(0)]
     signature: BlsSignature
 
@@ -248,9 +250,12 @@ def batch_digest(batch: Batch) -> bytes:
     return hashlib.sha256(BATCH.encode(replace(batch, signature=bytes(64)))).digest()
 
 
-def batch_message(chain_id: bytes, digest: bytes) -> bytes:
-    """What the lane's Ed25519 key signs. Batches outlive epochs, so the epoch is 0."""
-    return signed_message(MessageType.BATCH, chain_id, 0, digest)
+def batch_message(chain_id: bytes, ref: BatchRef) -> bytes:
+    """What the lane's Ed25519 key signs: place and digest, so that two for one place show without their records.
+
+    Batches outlive epochs, so the epoch is 0.
+    """
+    return signed_message(MessageType.BATCH, chain_id, 0, BATCH_REF.encode(ref))
 
 
 def genesis_cert(genesis_id: bytes) -> QuorumCert:

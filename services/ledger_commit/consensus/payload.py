@@ -4,10 +4,13 @@ Source: consensus.md §8, Payload.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
-from ledger_commit.consensus.messages import INCARNATION, MAX_BATCH_BYTES, MAX_BATCHES_PER_BLOCK, BatchRef
+from claims.transaction import FIRST_LANE, OpenLane
+from ledger_commit.consensus.evidence import SignedBatch
+from ledger_commit.consensus.messages import MAX_BATCH_BYTES, MAX_BATCHES_PER_BLOCK, BatchRef
 
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 """Payload that one block may name. Who lacks it fetches it within the round before it votes, and keeps it for good whether
@@ -22,14 +25,27 @@ PLACE_LIMIT: Final = 2
 they leave the count and not the disk, so that without this bound each commit would make room for another flood."""
 
 
+Lanes = Mapping[int, OpenLane]
+"""By member, where it is not FIRST_LANE."""
+FIRST_LANES: Final[Lanes] = MappingProxyType({})
+
+
+def is_open(lane: tuple[int, int], opened: Lanes) -> bool:
+    member, incarnation = lane
+    return opened.get(member, FIRST_LANE).incarnation == incarnation
+
+
 class Payload:
     """Durable batches that no committed block names yet. `lanes` says which sequence comes next in each lane."""
 
     def __init__(self, lanes: Mapping[tuple[int, int], int]) -> None:
         self._next = dict(lanes)
+        self._opened = FIRST_LANES
         self._slots: dict[tuple[int, int], dict[int, list[BatchRef]]] = {}
         """By lane and sequence. The first that came is offered; a lane that gives one place twice is told by its batches."""
         self._digests: dict[bytes, BatchRef] = {}
+        self._signatures: dict[bytes, bytes] = {}
+        """Of the lanes, by digest, where they are at hand."""
         self._held_of: Counter[int] = Counter()
         self._bytes_of: Counter[int] = Counter()
 
@@ -39,7 +55,7 @@ class Payload:
         What is refused here and was not asked for must not be written either.
         """
         checks = (
-            (ref.incarnation == INCARNATION, "batch_of_no_lane"),
+            (named or is_open(ref.lane, self._opened), "batch_of_no_lane"),
             (ref.size_bytes <= MAX_BATCH_BYTES, "batch_too_large"),
             (ref.seq >= self._next.get(ref.lane, 1), "batch_of_a_committed_place"),
             (named or len(self._rivals_of(ref)) < PLACE_LIMIT, "batch_of_a_taken_place"),
@@ -48,14 +64,42 @@ class Payload:
         )
         return next((reason for holds, reason in checks if not holds), "")
 
+    def open_lanes(self, opened: Lanes) -> None:
+        """What the contract has executed here says which lanes are open. What is held of others goes: nobody can invent a
+        lane, and a member that opens another one leaves nothing behind in memory.
+
+        A leader that has executed less may still name a batch of a lane that is closed here; it is taken again then.
+        """
+        if opened == self._opened:
+            return
+        self._opened = opened
+        self._next = {lane: following for lane, following in self._next.items() if is_open(lane, opened)}
+        for lane in [lane for lane in self._slots if not is_open(lane, opened)]:
+            for rivals in self._slots.pop(lane).values():
+                self._forget(rivals)
+
+    def _forget(self, held: Iterable[BatchRef]) -> None:
+        for ref in held:
+            del self._digests[ref.digest]
+            self._signatures.pop(ref.digest, None)
+            self._held_of[ref.member] -= 1
+            self._bytes_of[ref.member] -= ref.size_bytes
+
     def _rivals_of(self, ref: BatchRef) -> list[BatchRef]:
         return self._slots.get(ref.lane, {}).get(ref.seq, [])
 
-    def add(self, ref: BatchRef, *, named: bool = False) -> None:
+    def rivals(self, ref: BatchRef) -> list[SignedBatch]:
+        """Other batches that are held for its place, with the signatures that are at hand."""
+        others = [rival for rival in self._rivals_of(ref) if rival.digest != ref.digest]
+        return [SignedBatch(r, self._signatures[r.digest]) for r in others if r.digest in self._signatures]
+
+    def add(self, ref: BatchRef, *, signature: bytes = b"", named: bool = False) -> None:
         """Keeps it, but where there is a reason not to."""
         if ref.digest in self._digests or self.refusal(ref, named=named):
             return
         self._digests[ref.digest] = ref
+        if signature:
+            self._signatures[ref.digest] = signature
         self._held_of[ref.member] += 1
         self._bytes_of[ref.member] += ref.size_bytes
         self._slots.setdefault(ref.lane, {}).setdefault(ref.seq, []).append(ref)
@@ -63,12 +107,15 @@ class Payload:
     def missing(self, refs: tuple[BatchRef, ...]) -> tuple[BatchRef, ...]:
         return tuple(ref for ref in refs if self._digests.get(ref.digest) != ref)
 
-    def select(self, lanes: Mapping[tuple[int, int], int], turn: int) -> tuple[BatchRef, ...]:
+    def select(
+        self, lanes: Mapping[tuple[int, int], int], turn: int, opened: Lanes = FIRST_LANES
+    ) -> tuple[BatchRef, ...]:
         """What a block on a branch with these lanes may name: lanes in turn, each in sequence, within the bounds.
 
-        `turn` rotates which lane comes first, so that no lane starves under the byte bound.
+        `turn` rotates which lane comes first, so that no lane starves under the byte bound. `opened` is as of the state that
+        the block's header names.
         """
-        order = sorted(self._slots)
+        order = sorted(lane for lane in self._slots if is_open(lane, opened))
         order = order[turn % len(order) :] + order[: turn % len(order)] if order else []
         following = {lane: lanes.get(lane, 1) for lane in order}
         chosen: list[BatchRef] = []
@@ -89,17 +136,14 @@ class Payload:
         return tuple(chosen)
 
     def has_next(self, lanes: Mapping[tuple[int, int], int]) -> bool:
-        """Whether `select` would name anything."""
-        return any(lanes.get(lane, 1) in slots for lane, slots in self._slots.items())
+        """Whether `select` would name anything, by the newest state here."""
+        return any(lanes.get(lane, 1) in slots for lane, slots in self._slots.items() if is_open(lane, self._opened))
 
     def drop_committed(self, refs: tuple[BatchRef, ...]) -> None:
         """The places of these batches are taken: they and their rivals go, and what comes late for them is not kept."""
         for ref in refs:
             self._next[ref.lane] = ref.seq + 1
             slots = self._slots.get(ref.lane, {})
-            for held in slots.pop(ref.seq, ()):
-                del self._digests[held.digest]
-                self._held_of[held.member] -= 1
-                self._bytes_of[held.member] -= held.size_bytes
+            self._forget(slots.pop(ref.seq, ()))
             if not slots:
                 self._slots.pop(ref.lane, None)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from claims.transaction import FIRST_LANE
 from ledger_commit.consensus.certificates import Certificates, Signatures, TimeoutSlots, VoteSlots
 from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import (
@@ -25,10 +26,21 @@ from ledger_commit.consensus.events import (
     FetchRange,
     Persist,
     Received,
+    Rejoin,
     Report,
     SafetyRecord,
     Send,
     SetTimer,
+)
+from ledger_commit.consensus.evidence import (
+    Charge,
+    Court,
+    EvidenceKind,
+    SignedBatch,
+    SignedHeader,
+    VerifyLane,
+    evidence_root,
+    timeout_as_signed,
 )
 from ledger_commit.consensus.judging import Judging, Verdict, form_error, told_execution
 from ledger_commit.consensus.messages import (
@@ -53,8 +65,9 @@ from ledger_commit.consensus.messages import (
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.payload import Payload
 from ledger_commit.consensus.tree import TREE_LIMIT, Node, Root, Tree
+from ledger_commit.consensus.witness import WINDOW, Witness
 
-ROUND_WINDOW: Final = 16
+ROUND_WINDOW: Final = WINDOW
 """Rounds around the current one for which votes are kept: one slot per member and round. Those behind may still complete
 a certificate; those ahead are of members that saw a certificate first. (A valid Timeout brings its round with it.)"""
 WANTED_LIMIT: Final = 64
@@ -88,6 +101,8 @@ class Replica:
         executed: Iterable[Executed],
         genesis_block_id: bytes,
         pace: Pace | None = None,
+        *,
+        verify_lane: VerifyLane,
     ) -> None:
         self.me = me
         self.committee = committee
@@ -102,14 +117,22 @@ class Replica:
         self.round = max(safety.high_qc.round, safety.high_tc.round if safety.high_tc else 0) + 1
         self.executed: dict[int, Executed] = {e.height: e for e in executed}
         self.executed_height = max(self.executed)
+        self.court = Court(committee, signatures, verify_lane)
+        self.court.executed_round = root.round if root.height in self.executed else 0
+        self.witness = Witness(self.court, root.accused)
+        self.witness.enter(self.round, root.round)
         self.halted = ""
         """Why this replica signs nothing; it still follows. Empty while it takes part."""
+        self.diverged = False
+        """Its state is not the committee's: no statement makes that good."""
+        self.lane = FIRST_LANE
+        """Which of this member's lanes the contract has open, as far as it has executed here."""
         self.direct_results_size = -1
         self._candidate: Proposal | None = None
         self._votes: dict[int, VoteSlots] = {}
         self._timeouts: dict[int, TimeoutSlots] = {}
-        self._proposals: dict[int, bytes] = {}
-        """What the leader of each round above the committed one proposed first."""
+        self._rounds: dict[int, int] = {}
+        """By height, of committed blocks that the contract has not reached here."""
         self._certified: dict[int, Executed] = {}
         """What certified headers say of heights that the contract has not reached here."""
         self._persisted: set[bytes] = set()
@@ -119,12 +142,15 @@ class Replica:
         self._range_from = self._range_hint = -1
         """The first height of the last range asked for, and who was asked first."""
         self._out: list[Effect] = []
+        self._began_at = safety.last_voted_round
+        """Where the record ended when this run, or its taking part again, began."""
         self._now = 0
         self._entered_ms = 0
         self._deadline_ms = 0
         self._resend_ms = 0
         self._timer_ms = 0
         self._had_work = False
+        self._heed_statements(self.executed[self.executed_height])
 
     # What the driver and tests look at.
 
@@ -140,12 +166,22 @@ class Replica:
     def committed(self) -> Root:
         return self.tree.root
 
+    def has_left(self, identity: bytes) -> bool:
+        """Whether an uncommitted block of this replica was sent: as its last proposal, or since a certificate names it.
+
+        The log may hold one that a crash kept back, and another one then had its round: signed, both would accuse.
+        """
+        named = (self.safety.last_proposed_id, self.high_qc.block_id)
+        return identity in named or self.tree.has_child(identity)
+
     def start(self, blocks: Iterable[Proposal], now_ms: int) -> list[Effect]:
         """Takes back the log's blocks above the root, enters the round, and sends its last words again."""
         self._begin(now_ms)
         for block in blocks:
             self._persisted.add(block_id(block.header))
             self._insert(block)
+            if block.signature != UNSIGNED:  # its own may never have left, and another has its round then
+                self._hear_header(block)
         self._enter_timers()
         if not self.halted:
             self._say_again()
@@ -168,12 +204,14 @@ class Replica:
         match event:
             case Received(sender, message):
                 self._on_message(sender, message)
-            case BatchStored(ref):
-                self.payload.add(ref, named=self._candidate is not None and ref in self._candidate.batches)
+            case BatchStored():
+                self._on_batch(event)
             case BlocksFetched():
                 self._on_blocks(event)
             case Executed():
                 self._on_executed(event)
+            case Rejoin():
+                self._on_rejoin(event)
             case _:  # Tick
                 self._on_tick()
         return self._settle()
@@ -215,12 +253,14 @@ class Replica:
             self._emit(Report("not_the_proposer", sender))
             return
         if header.round <= self.committed.round:
+            self._accuse(self.witness.hears_late_header(SignedHeader(header, proposal.signature)))
             self._help(sender, header.round)
             return
         identity = block_id(header)
         if not self._is_sound(sender, proposal):
             return
-        if self._proposals.setdefault(header.round, identity) != identity:
+        self._hear_header(proposal)
+        if self.witness.headers[header.round].header != header:
             # Not into the tree: a leader could fill it. Should this be the one that is certified, it is fetched by its id.
             self._emit(Report("double_proposal", sender, f"round {header.round}"))
             return
@@ -234,6 +274,24 @@ class Replica:
             # As it stands in the tree, whose signature was checked.
             node = self.tree.node(identity)
             self._candidate = node.proposal if node else proposal
+
+    def _on_batch(self, stored: BatchStored) -> None:
+        ref, signature = stored.ref, stored.signature
+        self.payload.add(ref, signature=signature, named=self._candidate is not None and ref in self._candidate.batches)
+        for rival in self.payload.rivals(ref) if signature else ():
+            self._accuse(self.witness.hears_batches(rival, SignedBatch(ref, signature)))
+
+    def _hear_header(self, block: Proposal) -> None:
+        self._accuse(self.witness.hears_header(SignedHeader(block.header, block.signature)))
+
+    def _accuse(self, charges: list[Charge]) -> None:
+        """Tells of evidence that was found; a block of this replica brings it to the others.
+
+        A lock violation is told of when it is committed: until then a statement that excuses it may be on its way.
+        """
+        for member, kind in charges:
+            if kind is not EvidenceKind.LOCK_VIOLATION:
+                self._emit(Report("evidence", member, kind.name.lower()))
 
     def _answer_again(self, sender: int, voted: VoteData, identity: bytes) -> None:
         """For a round in which this replica voted: the same vote for the same block."""
@@ -297,6 +355,7 @@ class Replica:
         if vote.voter != sender or data.epoch != self.committee.epoch:
             self._emit(Report("bad_vote", sender))
             return
+        self._accuse(self.witness.hears_vote(vote))
         if data.round < self.round - 1:
             self._help(sender, data.round)
         if data.round <= self.high_qc.round or abs(data.round - self.round) > ROUND_WINDOW:
@@ -317,6 +376,7 @@ class Replica:
         if timeout.voter != sender or timeout.epoch != self.committee.epoch:
             self._emit(Report("bad_timeout", sender))
             return
+        self._accuse(self.witness.hears_timeout(timeout_as_signed(timeout)))
         if not self.certificates.timeout_is_justified(timeout):
             self._emit(Report("bad_certificate", sender, "timeout"))
             return
@@ -411,10 +471,11 @@ class Replica:
         self.direct_results_size = chain[-1].facts.exec_results_size
         for node in chain:
             self.payload.drop_committed(node.proposal.batches)
+            self._rounds[node.facts.height] = node.facts.round
         self.tree.move_root(chain[-1])
+        self.witness.commits(self.committed.accused, self.committed.round)
         self._persisted = {i for i in self._persisted if i in self.tree}
         final = self.committed.round
-        self._proposals = {r: i for r, i in self._proposals.items() if r > final}
         self._wanted = {i: wanted for i, wanted in self._wanted.items() if wanted[0] > final}
 
     def _advance(self, to_round: int) -> None:
@@ -422,6 +483,7 @@ class Replica:
         if to_round <= self.round:
             return
         self.round = to_round
+        self.witness.enter(to_round, self.committed.round)
         self._candidate = None
         oldest = max(self.high_qc.round + 1, to_round - ROUND_WINDOW)
         self._votes = {r: s for r, s in self._votes.items() if r >= oldest}
@@ -431,12 +493,12 @@ class Replica:
     # Voting.
 
     def _judge(self) -> None:
-        """V1–V9 for the round's one proposal; what cannot be judged yet stays until it can or the round ends."""
+        """V1–V9 and V11 for the round's one proposal; what cannot be judged yet stays until it can or the round ends."""
         proposal = self._candidate
         if proposal is None or self.halted:
             return
         assert proposal.header.round == self.round, "V3: a proposal that waits ends with its round"
-        verdict = Judging(self.tree, self.payload, self.executed, self.executed_height, self.safety).judge(
+        verdict = Judging(self.tree, self.payload, self.executed, self.executed_height, self.safety, self.court).judge(
             proposal, self._now, self.round - self.committed.round
         )
         match verdict.kind:
@@ -478,24 +540,32 @@ class Replica:
         if max(self.safety.last_proposed_round, self.safety.last_voted_round) >= self.round:
             return
         parent = self.tree.facts(self.high_qc.block_id)
-        wait_ms = self.pace.gather_ms if self._has_work() else self.pace.idle_ms
-        if parent is None or self._now < self._entered_ms + wait_ms:
+        if parent is None or self._now < self._turn_ms(work=self._has_work()):
             return
         executed = self.executed.get(min(parent.commits_after(), self.executed_height))
         if executed is None or executed.height < parent.exec_height:
             return  # Executed will come
         batches: tuple[BatchRef, ...] = ()
         if self.committed.height - self.executed_height <= EXECUTION_LAG_MAX:
-            batches = self.payload.select(parent.lanes, self.round)
+            batches = self.payload.select(parent.lanes, self.round, executed.lanes)
         proposal = self._block(parent, executed, batches)
         self.safety = replace(self.safety, last_proposed_round=self.round, last_proposed_id=block_id(proposal.header))
         self.tree.insert(proposal)  # its own work needs no second look when it comes back
         self._persist((proposal,))
         self._emit(Broadcast(proposal))
 
+    def _turn_ms(self, *, work: bool) -> int:
+        """When this leader proposes. Evidence that it holds is work too, and its own alone: others cannot wait for it."""
+        urgent = work or self._evidence_for(self.tree.facts(self.high_qc.block_id) or self.committed)
+        return self._entered_ms + (self.pace.gather_ms if urgent else self.pace.idle_ms)
+
+    def _evidence_for(self, parent: Root) -> tuple[bytes, ...]:
+        return self.witness.includable(parent.accused) if self.witness.pool else ()
+
     def _block(self, parent: Root, executed: Executed, batches: tuple[BatchRef, ...]) -> Proposal:
         qc = self.high_qc
         tc = self.high_tc if qc.round != self.round - 1 else None
+        pieces = self._evidence_for(parent)
         header = Header(
             chain_id=self.committee.chain_id,
             protocol=PROTOCOL,
@@ -515,10 +585,10 @@ class Replica:
             schedule_digest=self.committee.schedule_digest,
             snapshot_height=0,
             snapshot_root=ZERO,
-            evidence_root=ZERO,
+            evidence_root=evidence_root(pieces),
             next_committee_hash=ZERO,
         )
-        return Proposal(header, batches, qc, tc, (), (), UNSIGNED)
+        return Proposal(header, batches, qc, tc, pieces, (), UNSIGNED)
 
     def _has_work(self) -> bool:
         """P7: something waits to be ordered, to be committed, or to be proven."""
@@ -531,17 +601,47 @@ class Replica:
 
     def _is_plain(self, node: Node) -> bool:
         before = node.parent.facts if node.parent else self.committed
-        return not node.proposal.batches and before.exec_results_size == node.facts.exec_results_size
+        if node.proposal.batches or node.proposal.evidence:
+            return False
+        return before.exec_results_size == node.facts.exec_results_size
 
     # Execution and sync.
 
     def _on_executed(self, executed: Executed) -> None:
         self.executed[executed.height] = executed
         self.executed_height = max(self.executed_height, executed.height)
+        self.court.executed_round = max(self.court.executed_round, self._rounds.pop(executed.height, 0))
         self.executed.pop(executed.height - EXECUTED_KEPT, None)
+        self._heed_statements(executed)
         certified = self._certified.pop(executed.height, executed)
         if certified != executed:
             self._diverged(executed.height)
+
+    def _heed_statements(self, executed: Executed) -> None:
+        """Lanes are those of the newest state. A statement for this member whose round its record does not reach was made
+        since for another machine, or for a record that is lost again: that one speaks for the member, and this one may not."""
+        self.payload.open_lanes(executed.lanes)
+        self.court.statement_rounds.update((member, lane.after_round) for member, lane in executed.lanes.items())
+        opened = executed.lane_of(self.me)
+        if opened != self.lane and self._began_at < opened.after_round:
+            self.halted = (
+                self.halted or f"the safety record is older than the statement of incarnation {opened.incarnation}"
+            )
+        self.lane = opened
+
+    def _on_rejoin(self, event: Rejoin) -> None:
+        """Signs again, behind the rounds in which it may have signed; the lock is the highest certificate known."""
+        if self.diverged:
+            return
+        self._process_qc(event.high_qc, self.me)
+        if event.high_tc is not None:
+            self._process_tc(event.high_tc, self.me)
+        last = event.last_voted_round
+        held = self.safety
+        self.safety = SafetyRecord(self.committee.epoch, last, None, None, last, ZERO, held.high_qc, held.high_tc)
+        self._began_at = last
+        self.halted = ""
+        self._persist(())
 
     def _compare(self, header: Header) -> None:
         """V9 of a certified block. An honest replica is among those who found this state, so a difference is ours."""
@@ -553,7 +653,8 @@ class Replica:
 
     def _diverged(self, height: int) -> None:
         """Not on a leader's word alone, or one liar would silence everyone."""
-        self.halted = self.halted or f"state differs from the committee's at height {height}"
+        if not self.diverged:
+            self.diverged, self.halted = True, f"state differs from the committee's at height {height}"
         self._emit(Report("state_diverged", self.me, f"height {height}"))
 
     def _on_blocks(self, fetched: BlocksFetched) -> None:
@@ -561,6 +662,7 @@ class Replica:
             for proposal in fetched.blocks:
                 # Only what was asked for: that much is certified, and a peer cannot fill the tree.
                 if block_id(proposal.header) in self._wanted and self._is_sound(fetched.sender, proposal):
+                    self._hear_header(proposal)
                     self._accept(fetched.sender, proposal)
             return
         if not fetched.blocks or not self._range_is_certified(fetched.blocks, fetched.qc):
@@ -568,8 +670,10 @@ class Replica:
             return
         for proposal in fetched.blocks:
             self.certificates.trust(proposal.qc)
-            if proposal.header.height > self.committed.height and self._insert(proposal) is None:
-                break
+            if proposal.header.height > self.committed.height:
+                self._hear_header(proposal)
+                if self._insert(proposal) is None:
+                    break
             self._process_qc(proposal.qc, fetched.sender)
         self._process_qc(fetched.qc, fetched.sender)
         self._asked.pop("range", None)
@@ -627,7 +731,7 @@ class Replica:
     def _on_tick(self) -> None:
         if self._now >= self._deadline_ms:
             last = self.safety.last_timeout
-            if not self.halted and (last is None or last.round != self.round):
+            if not self._is_silent() and (last is None or last.round != self.round):
                 self._give_up()
             elif self._now >= self._resend_ms:
                 if last is not None and not self.halted:
@@ -642,7 +746,7 @@ class Replica:
     def _give_up(self) -> None:
         """P3: persists and multicasts this replica's timeout for its round, once; L2: with its highest QC."""
         last = self.safety.last_timeout
-        if self.halted or (last is not None and last.round == self.round):
+        if self._is_silent() or (last is not None and last.round == self.round):
             return
         tc = self.high_tc if self.high_qc.round != self.round - 1 else None
         timeout = Timeout(self.committee.epoch, self.round, self.high_qc, tc, self.me, UNSIGNED)
@@ -654,6 +758,10 @@ class Replica:
         self._persist(())
         self._emit(Broadcast(timeout))
         self._schedule_resend()
+
+    def _is_silent(self) -> bool:
+        """Votes and proposals are held back by V4, timeouts by this: in a round of the record's own they may follow a vote."""
+        return bool(self.halted) or self.round <= self.safety.silent_through
 
     def _schedule_resend(self) -> None:
         # Jitter without chance: members differ by their index, repeats by the time.
@@ -668,7 +776,7 @@ class Replica:
         if self._wanted or self._candidate is not None:
             due.append(self._now + RETRY_MS)
         if self.committee.leader_of(self.round) == self.me and self.safety.last_proposed_round < self.round:
-            turn = self._entered_ms + (self.pace.gather_ms if self._had_work else self.pace.idle_ms)
+            turn = self._turn_ms(work=self._had_work)
             if turn > self._now:
                 due.append(turn)
         at_ms = min(due)

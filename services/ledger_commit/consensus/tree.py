@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ledger_commit.consensus.evidence import Charge, charges_of
 from ledger_commit.consensus.messages import (
     BatchRef,
     MessageType,
@@ -41,7 +42,9 @@ class Root:
     commits_to: int
     """The height that this block's own chain commits."""
     lanes: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """Next sequence of each lane that has been used; 1 for any other."""
+    """Next sequence of the newest lane that each member has used; 1 for any other. V7 lets none before it come again."""
+    accused: frozenset[Charge] = frozenset()
+    """What this block or one before it has evidence of."""
 
     @classmethod
     def genesis(cls, chain_id: bytes, time_ms: int) -> "Root":
@@ -61,6 +64,7 @@ class Root:
             header.exec_results_size,
             self.height - 1 if consecutive else self.commits_to,
             advance_lanes(self.lanes, proposal.batches),
+            self.accused | charges_of(proposal.evidence) if proposal.evidence else self.accused,
         )
 
     def commits_after(self) -> int:
@@ -73,6 +77,8 @@ def advance_lanes(lanes: Mapping[tuple[int, int], int], batches: tuple[BatchRef,
         return lanes
     after = dict(lanes)
     for ref in batches:
+        if ref.lane not in after:
+            after = {lane: following for lane, following in after.items() if lane[0] != ref.member}
         after[ref.lane] = ref.seq + 1
     return after
 
@@ -111,6 +117,9 @@ class Tree:
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    def has_child(self, identity: bytes) -> bool:
+        return any(node.proposal.header.parent_id == identity for node in self._nodes.values())
 
     def node(self, identity: bytes) -> Node | None:
         return self._nodes.get(identity)

@@ -102,7 +102,7 @@ class Clerk:
         self.batches += 1
         place = REPLICAS.index(LANE)
         unsigned = Batch(place, INCARNATION, self.batches, sum(map(len, records)), entries, bytes(64))
-        message = batch_message(self.chain_id, reference(unsigned, BATCH.encode(unsigned)).digest)
+        message = batch_message(self.chain_id, reference(unsigned, BATCH.encode(unsigned)))
         lane = load_signing_key(organisation_directory(self.replicas.run, LANE) / "lane.ed25519")
         batch = replace(unsigned, signature=lane.sign(message))
         requests = [ledger_pb2.ExchangeRequest(batch=BATCH.encode(batch))]

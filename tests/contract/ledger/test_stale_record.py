@@ -153,7 +153,13 @@ async def test_nothing_is_signed_before_enough_peers_have_answered(replicas: Rep
     all three begin."""
     replicas.start("aurora", "borealis")
     before = {r: (await replicas.status(r), record(replicas, r).read_bytes())[1] for r in ("aurora", "borealis")}
-    await asyncio.sleep(1.0)
+    async with replicas.calling("aurora", "aurora") as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:  # after two seconds: which of its lane's places are free?
+            await stub.SubmitTransaction(ledger_pb2.SubmitTransactionRequest(transaction=transaction(replicas, 99)))
+    assert (refused.value.code(), refused.value.details()) == (
+        grpc.StatusCode.UNAVAILABLE,
+        f"this replica {HEARING}",
+    )
     for replica, peer in (("aurora", "borealis"), ("borealis", "aurora")):
         assert (await replicas.status(replica)).not_voting == HEARING
         assert await held(replicas, peer, replica) == 0

@@ -42,6 +42,7 @@ from ledger_commit.consensus.events import (
     SetTimer,
     Tick,
 )
+from ledger_commit.consensus.evidence import charge_of, decode
 from ledger_commit.consensus.messages import (
     UNSIGNED,
     BatchRef,
@@ -60,7 +61,7 @@ from ledger_commit.consensus.replica import Replica
 from ledger_commit.consensus.tree import Root
 from tests.fixtures.consensus import CHAIN_ID, COMMITTEE, GENESIS_ID, PAIRS, batch, executed, key, signed
 from tests.simulation.host import execute, fresh_safety
-from tests.simulation.signatures import sign
+from tests.simulation.signatures import sign, verify_lane
 
 KINDS = {Proposal: "proposal", Vote: "vote", Timeout: "timeout", TimeoutCert: "tc", SyncInfo: "sync"}
 
@@ -107,9 +108,11 @@ class Actor:
         root, states = Root.genesis(CHAIN_ID, 0), [executed(0)]
         for block in self.disk.committed:
             root = root.child(block)
-            states.append(execute(states[-1], block))
+            states.append(execute(states[-1], block, {}))
         self.reached = states[-1]
-        self.replica = Replica(self.me, COMMITTEE, PAIRS, self.disk.safety, root, states, GENESIS_ID)
+        self.replica = Replica(
+            self.me, COMMITTEE, PAIRS, self.disk.safety, root, states, GENESIS_ID, verify_lane=verify_lane
+        )
         for ref in self.disk.batches:
             self.replica.payload.add(ref)
         above = [b for b in self.disk.blocks.values() if b.header.height > root.height]
@@ -166,7 +169,7 @@ class Actor:
         states = []
         for block in blocks:
             self.disk.committed.append(block)
-            self.reached = execute(self.reached, block)
+            self.reached = execute(self.reached, block, {})
             states.append(self.reached)
         self.disk.proofs[len(self.disk.committed)] = qc
         return states
@@ -377,11 +380,13 @@ class Stage:
 
     def tell(self, message: Message) -> str:
         match message:
-            case Proposal(header, batches, qc, tc):
+            case Proposal(header, batches, qc, tc, evidence):
                 why = f"on QC {qc.round}" + (f" and TC {tc.round}" if tc else "")
                 told = f", tells of height {header.exec_height}" if header.exec_height else ""
                 payload = "".join(f", batch {ref.member}.{ref.seq}" for ref in batches)
-                return f"proposal {self.name(message)} {why}{told}{payload}"
+                pieces = [charge_of(decode(piece)) for piece in evidence]
+                accused = "".join(f", evidence of {kind.name.lower()} by {member}" for member, kind in pieces)
+                return f"proposal {self.name(message)} {why}{told}{payload}{accused}"
             case Vote(data):
                 return f"vote for {self.names[data.block_id]}"
             case Timeout():

@@ -17,6 +17,7 @@ MODULES = (
     "claims.result",
     "claims.transaction",
     "ledger_commit.consensus.messages",
+    "ledger_commit.consensus.evidence",
     "ledger_commit.consensus.events",
     "claim_intake.envelope",
 )

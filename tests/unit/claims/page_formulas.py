@@ -80,6 +80,10 @@ def batches_root(references: Sequence[Plain]) -> bytes:
     return sha(*encoded) if encoded else ZEROS
 
 
+def evidence_root(pieces: Sequence[bytes]) -> bytes:
+    return sha(*(big(len(piece), 4) + piece for piece in pieces)) if pieces else ZEROS
+
+
 def commit_digest(epoch: int, height: int, identity: bytes, block_round: int) -> bytes:
     return sha(big(epoch, 8), big(height, 8), identity, big(block_round, 8))
 

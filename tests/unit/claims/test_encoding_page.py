@@ -65,6 +65,7 @@ def test_replicas_agree_on_no_text_whose_validity_depends_on_a_unicode_version()
         "claims.result",
         "ledger_commit.consensus.messages",
         "ledger_commit.consensus.events",
+        "ledger_commit.consensus.evidence",
     )
     for module in ledger:
         for cls in vars(import_module(module)).values():

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from claim_intake import envelope
 from claims import claim, rejection, status, transaction
 from claims.claim import commitment
-from claims.encoding import Codec
+from claims.encoding import Codec, DecodeError
 from claims.transaction import GENESIS, ReviewDecision
 from ledger_commit.adapters.block_log import BlockLog, CommitMarker, reference
 from ledger_commit.adapters.disk import RealFile
 from ledger_commit.adapters.safety_record import SafetyFile
-from ledger_commit.consensus import messages
+from ledger_commit.consensus import evidence, messages
 from ledger_commit.consensus.committee import Committee, Member
 from ledger_commit.consensus.events import SAFETY_RECORD
 from ledger_commit.consensus.tree import genesis_id
@@ -61,9 +61,9 @@ def test_consensus_signs_the_messages_of_the_page() -> None:
     assert messages.block_id(sample("BlockHeader")) == page.block_id(plain("BlockHeader"))
     assert messages.vote_message(CHAIN, sample("VoteData")) == page.vote_message(CHAIN, plain("VoteData"))
     assert told == page.timeout_message(CHAIN, plain("Timeout"))
-    digest = messages.batch_digest(sample("Batch"))
-    assert digest == page.batch_digest(plain("Batch"))
-    assert messages.batch_message(CHAIN, digest) == page.message(6, CHAIN, 0, digest)
+    assert messages.batch_digest(sample("Batch")) == page.batch_digest(plain("Batch"))
+    told = page.message(6, CHAIN, 0, second_decoder.encode("BatchRef", plain("BatchRef")))
+    assert messages.batch_message(CHAIN, sample("BatchRef")) == told
     assert genesis_id(CHAIN) == page.message(1, CHAIN, 0, b"genesis")
 
 
@@ -85,6 +85,31 @@ def test_digests_in_headers_and_votes_are_those_of_the_page() -> None:
     assert messages.commit_digest(1, 2, CHAIN, 3) == page.commit_digest(1, 2, CHAIN, 3)
 
 
+PIECES = {1: "DoubleVote", 2: "DoubleProposal", 3: "LockViolation", 4: "DoubleTimeout", 5: "DoubleBatch"}
+
+
+@pytest.mark.parametrize(("kind", "name"), PIECES.items())
+def test_a_piece_of_evidence_is_its_kind_and_its_structure(kind: int, name: str) -> None:
+    """Codec and second decoder read the same piece; under another first byte, or with one byte less, it is none."""
+    piece = bytes((kind,)) + second_decoder.encode(name, plain(name))
+    assert evidence.encode(sample(name)) == piece
+    assert evidence.decode(piece) == sample(name)
+    assert len(piece) <= messages.MAX_EVIDENCE_BYTES
+    for wrong in (b"", piece[:-1], *(bytes((other,)) + piece[1:] for other in range(256) if other != kind)):
+        try:
+            read = evidence.decode(wrong)
+        except DecodeError:
+            continue
+        pytest.fail(f"{wrong[0]} decodes to {read}")
+
+
+def test_the_evidence_root_is_that_of_the_page() -> None:
+    pieces = tuple(bytes((kind,)) + bytes.fromhex(SOME[name]["hex"]) for kind, name in PIECES.items())
+    assert evidence.evidence_root(pieces) == page.evidence_root(pieces)
+    assert evidence.evidence_root(()) == page.evidence_root(()) == bytes(32)
+    assert len({evidence.evidence_root(told) for told in (pieces, pieces[::-1], pieces[1:], (b"".join(pieces),))}) == 4
+
+
 def test_the_header_has_the_length_that_the_page_tells() -> None:
     assert len(second_decoder.encode("BlockHeader", plain("BlockHeader"))) == 413
 
@@ -99,7 +124,7 @@ def test_the_genesis_certificate_is_the_constant_of_the_page() -> None:
 @pytest.mark.parametrize("epoch", [0, 1, 2**40])
 def test_leaders_are_drawn_as_the_page_says(epoch: int) -> None:
     genesis = second_decoder.decode("Genesis", GENESIS_BYTES)
-    members = tuple(Member(r.organisation, r.bls_public_key) for r in founding().replicas)
+    members = tuple(Member(r.organisation, r.bls_public_key, r.lane_public_key) for r in founding().replicas)
     committee = Committee(CHAIN_ID, epoch, members)
     order = page.schedule(genesis, CHAIN_ID, epoch)
     assert committee.hash == page.committee_hash(genesis)

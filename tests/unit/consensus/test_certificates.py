@@ -45,19 +45,19 @@ def certificates() -> Certificates:
     ("size", "faults", "quorum"), [(1, 0, 1), (2, 0, 2), (3, 0, 2), (4, 1, 3), (6, 1, 4), (7, 2, 5), (64, 21, 43)]
 )
 def test_two_quorums_share_an_honest_member(size: int, faults: int, quorum: int) -> None:
-    committee = Committee(CHAIN_ID, 0, tuple(Member(f"org{i}", bytes([i]) * 48) for i in range(size)))
+    committee = Committee(CHAIN_ID, 0, tuple(Member(f"org{i}", bytes([i]) * 48, bytes(32)) for i in range(size)))
     assert (committee.faults, committee.quorum_size) == (faults, quorum)
     assert 2 * quorum - size > faults
     assert quorum <= size - faults
 
 
 def test_a_committee_has_members_and_each_key_once() -> None:
-    member = Member("org", bytes(48))
+    member = Member("org", bytes(48), bytes(32))
     for members in ((), (member, replace(member, organisation="other"))):
         with pytest.raises(ValueError, match="committee"):
             Committee(CHAIN_ID, 0, members)
     with pytest.raises(ValueError, match=f"1 to {MAX_COMMITTEE}"):
-        Committee(CHAIN_ID, 0, tuple(Member("org", bytes([i]) * 48) for i in range(MAX_COMMITTEE + 1)))
+        Committee(CHAIN_ID, 0, tuple(Member("org", bytes([i]) * 48, bytes(32)) for i in range(MAX_COMMITTEE + 1)))
 
 
 def test_members_are_found_by_organisation_and_by_bitmap() -> None:
@@ -231,7 +231,7 @@ def test_votes_for_different_blocks_do_not_add_up() -> None:
     for voter, proposal in ((0, B2), (1, B2), (2, rival), (3, rival)):
         assert bench.hear(voter, vote(voter, proposal)) == []
     assert bench.replica.high_qc == GENESIS_QC
-    assert reports(bench.hear(2, vote(2, B2))) == [("double_vote", 2)]
+    assert reports(bench.hear(2, vote(2, B2))) == [("evidence", 2), ("double_vote", 2)]
     assert bench.replica.high_qc == GENESIS_QC
 
 

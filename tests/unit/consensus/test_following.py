@@ -19,6 +19,7 @@ from ledger_commit.consensus.events import (
 from ledger_commit.consensus.messages import Proposal, SyncInfo, block_id
 from ledger_commit.consensus.replica import RANGE_GAP, RANGE_MAX, WANTED_LIMIT
 from ledger_commit.consensus.tree import TREE_LIMIT, Root, Tree
+from ledger_commit.consensus.witness import WINDOW
 from tests.fixtures.consensus import (
     CHAIN_ID,
     GENESIS_ID,
@@ -175,7 +176,7 @@ def test_what_is_remembered_of_rounds_ends_with_their_commit() -> None:
     for proposal in LONG:
         bench.propose(proposal)
     replica = bench.replica
-    assert sorted(replica._proposals) == [39, 40]
+    assert sorted(replica.witness.headers) == [*range(40 - WINDOW, 41)]
     assert (len(replica.tree), len(replica._persisted)) == (2, 3), "the committed one is its parent"
 
 
@@ -184,7 +185,7 @@ def test_a_certified_rival_is_fetched_and_taken() -> None:
     mine, theirs = block(None, 1, time_ms=NOW), block(None, 1)
     bench = Bench()
     bench.propose(mine)
-    assert reports(bench.propose(theirs)) == [("double_proposal", 1)]
+    assert reports(bench.propose(theirs)) == [("evidence", 1), ("double_proposal", 1)]
     assert of(bench.learn(certify(theirs, (1, 2, 3))), FetchBlocks) == [FetchBlocks(ids(theirs), 3)]
     bench.fetch(theirs)
     second = block(theirs, 2)

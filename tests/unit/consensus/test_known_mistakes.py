@@ -264,7 +264,7 @@ def test_13_leaders_follow_from_chain_epoch_and_committee_alone() -> None:
     for number in range(100):
         assert fresh.replica.committee.leader_of(number) == old.replica.committee.leader_of(number)
 
-    members = tuple(Member(f"org{i}", bytes([i]) * 48) for i in range(16))
+    members = tuple(Member(f"org{i}", bytes([i]) * 48, bytes(32)) for i in range(16))
     base = Committee(CHAIN_ID, 0, members)
     assert Committee(CHAIN_ID, 0, members).schedule == base.schedule
     for other in (Committee(bytes(32), 0, members), Committee(CHAIN_ID, 1, members), _renamed(base)):

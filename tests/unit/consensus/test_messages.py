@@ -9,6 +9,7 @@ from ledger_commit.consensus.messages import (
     HEADER,
     ZERO,
     Batch,
+    BatchRef,
     Header,
     batch_digest,
     batch_message,
@@ -50,7 +51,17 @@ def test_a_batch_digest_covers_all_but_the_signature() -> None:
         replace(made, records=(b"ab", b"c")),
     )
     assert len({batch_digest(each) for each in (made, *others)}) == 6
-    assert batch_message(CHAIN_ID, batch_digest(made)) != batch_message(bytes(32), batch_digest(made))
+
+
+def test_a_lane_signs_the_place_and_the_digest_of_its_batch() -> None:
+    """Two for one place show without their records; `count` and `size_bytes` are what a block names of them."""
+    ref = batch(1, 3)
+    others = []
+    for field in fields(BatchRef):
+        changed: Any = bytes(32) if field.name == "digest" else getattr(ref, field.name) + 1
+        others.append(replace(ref, **{field.name: changed}))
+    told = {batch_message(CHAIN_ID, each) for each in (ref, *others)}
+    assert len(told | {batch_message(bytes(32), ref)}) == len(others) + 2
 
 
 def test_a_payload_root_covers_which_batches_in_which_order() -> None:

@@ -137,9 +137,9 @@ def test_a_block_that_names_a_batch_beyond_the_bound_can_be_judged() -> None:
     assert votes(bench.step(BatchStored(batch(0, 1)))) == [vote_data(proposal)]
 
 
-@pytest.mark.parametrize("ref", [batch(4, 1), batch(0, 1, incarnation=2)], ids=["no member", "another incarnation"])
+@pytest.mark.parametrize("ref", [batch(4, 1), batch(0, 1, incarnation=0)], ids=["no member", "no incarnation"])
 def test_a_batch_of_no_lane_gets_no_vote(ref: BatchRef) -> None:
-    """Every lane that a block once named is remembered for good, so a member cannot invent them."""
+    """Which incarnation is open is another matter, see test_rejoining.py."""
     bench = Bench(me=2)
     bench.step(BatchStored(ref))
     assert reports(bench.propose(block(None, 1, batches=(ref,)))) == [("bad_proposal", 1)]

@@ -100,7 +100,10 @@ FORM: dict[str, tuple[Callable[[], Proposal], str]] = {
     "another payload": (lambda: five(batches_root=ZERO), "the payload is not the one that the header names"),
     "a snapshot height": (lambda: five(snapshot_height=1), "fields of later protocols are set"),
     "a snapshot root": (lambda: five(snapshot_root=bytes([1]) * 32), "fields of later protocols are set"),
-    "an evidence root": (lambda: five(evidence_root=bytes([1]) * 32), "fields of later protocols are set"),
+    "an evidence root": (
+        lambda: five(evidence_root=bytes([1]) * 32),
+        "the evidence is not the one that the header names",
+    ),
     "a next committee": (lambda: five(next_committee_hash=bytes([1]) * 32), "fields of later protocols are set"),
     # V5
     "V5: round 9 on the QC of round 4 alone": (nine, "the round follows neither QC nor TC"),
@@ -188,7 +191,7 @@ def test_v4_one_vote_a_round(bench: Bench) -> None:
     rival = five(time_ms=NOW + 99)
     assert votes(bench.propose(five())) == [vote_data(five())]
     effects = bench.propose(rival)
-    assert (votes(effects), reports(effects)) == ([], [("double_proposal", 1)])
+    assert (votes(effects), reports(effects)) == ([], [("evidence", 1), ("double_proposal", 1)])
     assert of(bench.propose(five()), Send) == [Send(1, Vote(vote_data(five()), 2, bytes(96)))]
 
 

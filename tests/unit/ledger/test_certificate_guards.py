@@ -32,7 +32,7 @@ ROUND = 9
 
 
 def committee(size: int = 4) -> Committee:
-    return Committee(CHAIN_ID, 0, tuple(Member(f"org{s}", BLS.public_key(s)) for s in SECRETS[:size]))
+    return Committee(CHAIN_ID, 0, tuple(Member(f"org{s}", BLS.public_key(s), bytes(32)) for s in SECRETS[:size]))
 
 
 class Credulous(Bls):
@@ -152,12 +152,12 @@ def test_a_timeout_certificate_needs_the_quorum_certificate_behind_it() -> None:
 def test_one_key_is_one_member() -> None:
     key = BLS.public_key(11)
     with pytest.raises(ValueError, match="twice"):
-        Committee(CHAIN_ID, 0, (Member("one", key), Member("other", key)))
+        Committee(CHAIN_ID, 0, (Member("one", key, bytes(32)), Member("other", key, bytes(32))))
 
 
 @pytest.mark.parametrize("size", [0, 65])
 def test_a_committee_has_one_to_sixty_four_members(size: int) -> None:
-    members = tuple(Member(f"org{i}", i.to_bytes(48, "big")) for i in range(size))
+    members = tuple(Member(f"org{i}", i.to_bytes(48, "big"), bytes(32)) for i in range(size))
     with pytest.raises(ValueError, match="members"):
         Committee(CHAIN_ID, 0, members)
 

@@ -11,12 +11,22 @@ from runtime.topic_keys import SealedValueError
 from tests.fixtures.ports import neighbouring_ports
 
 
+def node_with_room(there: bool) -> SimpleNamespace:
+    async def room() -> None:
+        if not there:
+            await asyncio.Event().wait()
+
+    return SimpleNamespace(lane=SimpleNamespace(room=room))
+
+
 async def _goes_on_after(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeding from where no broker answers goes on, and says this three times."""
     monkeypatch.setattr(app, "FEED_AGAIN_S", 0.01)
     settings = SimpleNamespace(replica_drop_claims=False)
     kafka = f"127.0.0.1:{neighbouring_ports(1)}"
-    made = SimpleNamespace(settings=settings, kafka=kafka, network=SimpleNamespace(payers=()), topic_keys=None)
+    made = SimpleNamespace(
+        settings=settings, kafka=kafka, network=SimpleNamespace(payers=()), topic_keys=None, node=node_with_room(True)
+    )
     with capture_logs() as logs:
         feeding = asyncio.create_task(app._feed(made))  # type: ignore[arg-type]
         async with asyncio.timeout(10):
@@ -44,3 +54,22 @@ async def test_a_dead_letter_that_cannot_be_sealed_is_tried_again(monkeypatch: p
 
     monkeypatch.setattr(app, "_feed_while_there", damaged)
     await _goes_on_after("cannot_seal", monkeypatch)
+
+
+async def test_a_replica_whose_lane_takes_nothing_joins_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its partitions would wait for it, and their claims with them; the others take them."""
+    asked: list[str] = []
+
+    async def joins(_made: object, kafka: str) -> None:
+        asked.append(kafka)
+
+    monkeypatch.setattr(app, "_feed_while_there", joins)
+    made = SimpleNamespace(
+        settings=SimpleNamespace(replica_drop_claims=False), kafka="nowhere", node=node_with_room(False)
+    )
+    feeding = asyncio.create_task(app._feed(made))  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+    assert (asked, feeding.done()) == ([], False)
+    feeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await feeding

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from claims.transaction import OpenLane
 from ledger_commit.adapters.block_log import reference
 from ledger_commit.consensus import payload
 from ledger_commit.consensus.events import FetchBatches
@@ -27,7 +28,7 @@ def signed(
     """A batch under the member's own key, and how a block would name it."""
     unsigned = Batch(member, incarnation, seq, 1, (record,), bytes(64))
     ref = reference(unsigned, BATCH.encode(unsigned))
-    return ref, BATCH.encode(replace(unsigned, signature=LANES[member].sign(batch_message(CHAIN_ID, ref.digest))))
+    return ref, BATCH.encode(replace(unsigned, signature=LANES[member].sign(batch_message(CHAIN_ID, ref))))
 
 
 def refused(reason: str) -> float:
@@ -86,6 +87,21 @@ def test_a_batch_that_no_block_can_need_is_not_written(machine: Machine, reason:
     assert (held(machine), node.disk.log.size) == (before, size)
     assert node.replica.payload.missing((ref,)) == (ref,)
     assert refused(reason) == counted + 1
+
+
+def test_a_lane_that_a_statement_closed_grows_no_more_and_the_next_has_bounds_of_its_own(machine: Machine) -> None:
+    """Nor can the member begin the one after it by itself."""
+    node = machine.node
+    for seq in range(1, LIMIT + 1):
+        node.receive_batch(signed(seq)[1])
+    node.replica.payload.open_lanes({FLOODER: OpenLane(2, 5)})
+    before = held(machine)
+    for ref, encoded in (signed(LIMIT + 1), signed(1, incarnation=3)):
+        node.receive_batch(encoded)
+        assert ref.digest not in held(machine)
+    for seq in range(1, 2 * LIMIT):
+        node.receive_batch(signed(seq, incarnation=2)[1])
+    assert len(held(machine) - before) == LIMIT
 
 
 def test_the_largest_batch_is_taken(machine: Machine) -> None:

@@ -93,3 +93,62 @@ async def test_batches_of_an_earlier_run_take_room_until_they_are_ordered(
     assert again.lane.open_batches == 1
     assert again.add(b"a").seq == 4
     again.log.close()
+
+
+# Closed and opened again (consensus.md §8, Rejoining).
+
+
+async def has_room(packed: Packed) -> bool:
+    try:
+        await asyncio.wait_for(packed.lane.room(), 0.01)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_a_closed_lane_takes_nothing_however_few_batches_are_open(packed: Packed) -> None:
+    ref = packed.add(b"a")
+    packed.lane.close()
+    packed.lane.on_commit((ref,))
+    assert not await has_room(packed)
+    packed.lane.reopen(1, 2)
+    assert await has_room(packed)
+    assert packed.add(b"b").lane == (0, 1)
+
+
+async def test_a_lane_that_was_closed_while_full_stays_full(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_OPEN_BATCHES", 1)
+    packed.add(b"a")
+    packed.lane.close()
+    packed.lane.reopen(1, 2)
+    assert not await has_room(packed)
+
+
+async def test_the_next_incarnation_begins_with_what_the_closed_one_has_not_ordered(
+    packed: Packed, tmp_path: Path
+) -> None:
+    """Of this run and of those before it: nobody will order the old batches, and nothing of them is lost."""
+    ordered, left = packed.add(b"a"), packed.add(b"b", b"c")
+    packed.lane.on_commit((ordered,))
+    again = Packed(tmp_path / "blocks.log", still_open=(left,))
+    again.lane.close()
+    again.lane.reopen(2, 1)
+    again.lane.flush()
+    (ref, encoded), *others = again.announced
+    assert (others, ref.lane, ref.seq, ref.count) == ([], (0, 2), 1, 2)
+    assert BATCH.decode(encoded).records == (b"b", b"c")
+    packed.lane.reopen(2, 1)
+    packed.lane.flush()
+    packed.lane.on_commit((packed.announced[-1][0],))
+    assert packed.told == [b"a", b"b", b"c"]
+    again.log.close()
+
+
+async def test_what_the_closed_incarnation_has_ordered_late_moves_nothing(packed: Packed) -> None:
+    """A leader that had not executed the statement yet; the contract absorbs the repeat."""
+    old = packed.add(b"a")
+    packed.lane.reopen(2, 1)
+    packed.lane.flush()
+    packed.lane.on_commit((old,))
+    assert (packed.told, packed.lane.open_batches) == ([], 1)
+    assert packed.add(b"b").seq == 2

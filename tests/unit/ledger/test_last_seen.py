@@ -16,6 +16,8 @@ from ledger_commit.consensus.certificates import Certificates
 from ledger_commit.consensus.messages import (
     MAX_BATCHES_PER_BLOCK,
     MAX_COMMITTEE,
+    MAX_EVIDENCE_BYTES,
+    MAX_EVIDENCE_PER_BLOCK,
     PROTOCOL,
     UNSIGNED,
     VOTE,
@@ -191,7 +193,9 @@ def test_what_is_kept_of_a_message_fits_an_answer_whatever_came_with_it() -> Non
     qc = QuorumCert(vote(ME).data, bitmap, UNSIGNED)
     tc = TimeoutCert(0, LATER, qc, tuple(TimeoutGroup(i, bitmap) for i in range(MAX_COMMITTEE)), UNSIGNED)
     refs = tuple(BatchRef(0, 1, i, ZERO, 1, 1) for i in range(MAX_BATCHES_PER_BLOCK))
-    for message in (replace(proposal(ME), qc=qc, tc=tc, batches=refs), replace(timeout(ME), last_tc=tc)):
+    pieces = (bytes(MAX_EVIDENCE_BYTES),) * MAX_EVIDENCE_PER_BLOCK
+    whole = replace(proposal(ME), qc=qc, tc=tc, batches=refs, evidence=pieces)
+    for message in (whole, replace(timeout(ME), last_tc=tc)):
         seen = LastSeen()
         seen.note(ME, message)
         kept = seen.proven(ME, certificates())

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ledger_commit.consensus.messages import Proposal, block_id
-from tests.unit.ledger.machines import BLS, COMMITTEE
+from ledger_commit.consensus.messages import UNSIGNED, Proposal, block_id
+from tests.unit.ledger.machines import BLS, COMMITTEE, Machine
 from tests.unit.ledger.test_durability import made, of_kind, work
 
 
@@ -27,3 +27,17 @@ async def test_nobody_replaces_a_block_that_a_replica_holds(tmp_path: Path) -> N
         assert given is not None
         assert given == good
         assert BLS.verify(COMMITTEE.members[good.header.proposer].public_key, identity, given.signature)
+
+
+async def test_an_own_block_that_never_left_is_signed_for_nobody(tmp_path: Path) -> None:
+    """The power went out between the log and the safety record, and its round got another block. Both signed would accuse."""
+    machine = Machine(1, tmp_path)
+    machine.start([])
+    own = machine.node.replica._block(machine.node.replica.committed, machine.node.executed, ())
+    machine.node.disk.log.append_block(own)
+    assert own.signature == UNSIGNED
+    assert machine.node.block(block_id(own.header)) is None
+    machine.node.replica.safety = replace(machine.node.replica.safety, last_proposed_id=block_id(own.header))
+    given = machine.node.block(block_id(own.header))
+    assert given is not None
+    assert BLS.verify(COMMITTEE.members[1].public_key, block_id(own.header), given.signature)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,41 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EvidenceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EvidenceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EvidenceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVIDENCE_KIND_UNSPECIFIED: _EvidenceKind.ValueType  # 0
+    """Never sent."""
+    EVIDENCE_KIND_DOUBLE_VOTE: _EvidenceKind.ValueType  # 1
+    """Two votes of one round."""
+    EVIDENCE_KIND_DOUBLE_PROPOSAL: _EvidenceKind.ValueType  # 2
+    """Two blocks of one round."""
+    EVIDENCE_KIND_LOCK_VIOLATION: _EvidenceKind.ValueType  # 3
+    """A vote, and a timeout behind it that tells of a lower high QC than the vote stands on."""
+    EVIDENCE_KIND_DOUBLE_TIMEOUT: _EvidenceKind.ValueType  # 4
+    """Two timeouts of one round with different high QCs."""
+    EVIDENCE_KIND_DOUBLE_BATCH: _EvidenceKind.ValueType  # 5
+    """Two batches for one place of a lane."""
+
+class EvidenceKind(_EvidenceKind, metaclass=_EvidenceKindEnumTypeWrapper): ...
+
+EVIDENCE_KIND_UNSPECIFIED: EvidenceKind.ValueType  # 0
+"""Never sent."""
+EVIDENCE_KIND_DOUBLE_VOTE: EvidenceKind.ValueType  # 1
+"""Two votes of one round."""
+EVIDENCE_KIND_DOUBLE_PROPOSAL: EvidenceKind.ValueType  # 2
+"""Two blocks of one round."""
+EVIDENCE_KIND_LOCK_VIOLATION: EvidenceKind.ValueType  # 3
+"""A vote, and a timeout behind it that tells of a lower high QC than the vote stands on."""
+EVIDENCE_KIND_DOUBLE_TIMEOUT: EvidenceKind.ValueType  # 4
+"""Two timeouts of one round with different high QCs."""
+EVIDENCE_KIND_DOUBLE_BATCH: EvidenceKind.ValueType  # 5
+"""Two batches for one place of a lane."""
+Global___EvidenceKind: _TypeAlias = EvidenceKind  # noqa: Y015
 
 @_typing.final
 class ExchangeRequest(_message.Message):
@@ -229,12 +265,87 @@ class GetLastSeenResponse(_message.Message):
 Global___GetLastSeenResponse: _TypeAlias = GetLastSeenResponse  # noqa: Y015
 
 @_typing.final
+class GetPositionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPositionRequest: _TypeAlias = GetPositionRequest  # noqa: Y015
+
+@_typing.final
+class GetPositionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYNC_INFO_FIELD_NUMBER: _builtins.int
+    sync_info: _builtins.bytes
+    """Fixed encoding of SyncInfo. Nothing but its certificates is believed."""
+    def __init__(
+        self,
+        *,
+        sync_info: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sync_info", b"sync_info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPositionResponse: _TypeAlias = GetPositionResponse  # noqa: Y015
+
+@_typing.final
+class PrepareRejoinRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.int
+    """The organisation's key of use ORGANISATION that will sign, from 1 to 65535."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareRejoinRequest: _TypeAlias = PrepareRejoinRequest  # noqa: Y015
+
+@_typing.final
+class PrepareRejoinResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    statement: _builtins.bytes
+    """Fixed encoding of ReopenLane: the body of a transaction of that kind."""
+    def __init__(
+        self,
+        *,
+        statement: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareRejoinResponse: _TypeAlias = PrepareRejoinResponse  # noqa: Y015
+
+@_typing.final
 class SubmitTransactionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSACTION_FIELD_NUMBER: _builtins.int
     transaction: _builtins.bytes
-    """Fixed encoding of SignedTransaction, at most 72 KiB."""
+    """Fixed encoding of SignedTransaction, at most 72 KiB. Signatures are judged before it is taken."""
     def __init__(
         self,
         *,
@@ -340,6 +451,7 @@ class GetStatusResponse(_message.Message):
     CONNECTED_PEERS_FIELD_NUMBER: _builtins.int
     NOT_VOTING_FIELD_NUMBER: _builtins.int
     LANE_BYTES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     organisation: _builtins.str
     """Organisation id of the replica, 1 to 32 bytes."""
     chain_id: _builtins.bytes
@@ -368,6 +480,10 @@ class GetStatusResponse(_message.Message):
     def connected_peers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Organisation ids of the peers whose streams are open."""
 
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """What the committed chain has evidence of, without the pieces: at most one for each member and kind."""
+
     def __init__(
         self,
         *,
@@ -384,10 +500,11 @@ class GetStatusResponse(_message.Message):
         connected_peers: _abc.Iterable[_builtins.str] | None = ...,
         not_voting: _builtins.str = ...,
         lane_bytes: _builtins.int = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "committed_height", b"committed_height", "connected_peers", b"connected_peers", "executed_height", b"executed_height", "lane_bytes", b"lane_bytes", "not_voting", b"not_voting", "organisation", b"organisation", "published_height", b"published_height", "publisher", b"publisher", "results_root", b"results_root", "results_size", b"results_size", "round", b"round", "state_root", b"state_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "committed_height", b"committed_height", "connected_peers", b"connected_peers", "evidence", b"evidence", "executed_height", b"executed_height", "lane_bytes", b"lane_bytes", "not_voting", b"not_voting", "organisation", b"organisation", "published_height", b"published_height", "publisher", b"publisher", "results_root", b"results_root", "results_size", b"results_size", "round", b"round", "state_root", b"state_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,6 +566,7 @@ class Block(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """From 1."""
     round: _builtins.int
@@ -469,6 +587,10 @@ class Block(_message.Message):
     """Milliseconds since 1970-01-01 UTC, as its proposer said."""
     results: _builtins.int
     """Leaves that its execution added to the results tree."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """What it has of members that signed two things, 0 to 8."""
+
     def __init__(
         self,
         *,
@@ -482,14 +604,45 @@ class Block(_message.Message):
         entries: _builtins.int = ...,
         time_ms: _builtins.int = ...,
         results: _builtins.int = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "commit_qc", b"commit_qc", "entries", b"entries", "header", b"header", "height", b"height", "id", b"id", "proposer", b"proposer", "results", b"results", "round", b"round", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "commit_qc", b"commit_qc", "entries", b"entries", "evidence", b"evidence", "header", b"header", "height", b"height", "id", b"id", "proposer", b"proposer", "results", b"results", "round", b"round", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Block: _TypeAlias = Block  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """Proof that a member signed what no honest replica signs. Anybody who has the genesis can check it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANISATION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    organisation: _builtins.str
+    """Organisation id of the member that it accuses, 1 to 32 bytes."""
+    kind: Global___EvidenceKind.ValueType
+    """Of what."""
+    piece: _builtins.bytes
+    """Both statements with their signatures (docs/ENCODING.md, section 5, Evidence); at most 1 KiB."""
+    def __init__(
+        self,
+        *,
+        organisation: _builtins.str = ...,
+        kind: Global___EvidenceKind.ValueType = ...,
+        piece: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "organisation", b"organisation", "piece", b"piece"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
 
 @_typing.final
 class ListBlocksRequest(_message.Message):

@@ -66,6 +66,11 @@ class LedgerServiceStub:
                 request_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetSettlementRequest.SerializeToString,
                 response_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetSettlementResponse.FromString,
                 _registered_method=True)
+        self.PrepareRejoin = channel.unary_unary(
+                '/claimledger.ledger.v1.LedgerService/PrepareRejoin',
+                request_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.PrepareRejoinRequest.SerializeToString,
+                response_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.PrepareRejoinResponse.FromString,
+                _registered_method=True)
         self.SubscribeSettlements = channel.unary_stream(
                 '/claimledger.ledger.v1.LedgerService/SubscribeSettlements',
                 request_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.SubscribeSettlementsRequest.SerializeToString,
@@ -118,8 +123,18 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareRejoin(self, request, context):
+        """For the organisation's own replica, which lost its record of what it has signed: asks the other members what they hold, and
+        gives the statement that the organisation has to sign and hand in at another member. The replica takes part again once
+        it has executed that statement. It forgets it when it ends: then another one is due.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubscribeSettlements(self, request, context):
-        """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements.
+        """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements. An
+        organisation has 8 such streams at one time, and a replica 64; the next is RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +172,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.GetSettlement,
                     request_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetSettlementRequest.FromString,
                     response_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetSettlementResponse.SerializeToString,
+            ),
+            'PrepareRejoin': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareRejoin,
+                    request_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.PrepareRejoinRequest.FromString,
+                    response_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.PrepareRejoinResponse.SerializeToString,
             ),
             'SubscribeSettlements': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeSettlements,
@@ -339,6 +359,33 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def PrepareRejoin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/claimledger.ledger.v1.LedgerService/PrepareRejoin',
+            claimledger_dot_ledger_dot_v1_dot_ledger__pb2.PrepareRejoinRequest.SerializeToString,
+            claimledger_dot_ledger_dot_v1_dot_ledger__pb2.PrepareRejoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SubscribeSettlements(request,
             target,
             options=(),
@@ -391,6 +438,11 @@ class PeerServiceStub:
                 request_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.FetchBatchesRequest.SerializeToString,
                 response_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.FetchBatchesResponse.FromString,
                 _registered_method=True)
+        self.GetPosition = channel.unary_unary(
+                '/claimledger.ledger.v1.PeerService/GetPosition',
+                request_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetPositionRequest.SerializeToString,
+                response_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetPositionResponse.FromString,
+                _registered_method=True)
         self.GetLastSeen = channel.unary_unary(
                 '/claimledger.ledger.v1.PeerService/GetLastSeen',
                 request_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetLastSeenRequest.SerializeToString,
@@ -423,6 +475,14 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPosition(self, request, context):
+        """The highest certificates that this replica holds, asked by a member that lost its record. FAILED_PRECONDITION where it
+        takes no part itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetLastSeen(self, request, context):
         """The caller's own signature of the highest round in which this replica holds one, asked after every start.
         """
@@ -447,6 +507,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.FetchBatches,
                     request_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.FetchBatchesRequest.FromString,
                     response_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.FetchBatchesResponse.SerializeToString,
+            ),
+            'GetPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPosition,
+                    request_deserializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetPositionRequest.FromString,
+                    response_serializer=claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetPositionResponse.SerializeToString,
             ),
             'GetLastSeen': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLastSeen,
@@ -536,6 +601,33 @@ class PeerService:
             '/claimledger.ledger.v1.PeerService/FetchBatches',
             claimledger_dot_ledger_dot_v1_dot_ledger__pb2.FetchBatchesRequest.SerializeToString,
             claimledger_dot_ledger_dot_v1_dot_ledger__pb2.FetchBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/claimledger.ledger.v1.PeerService/GetPosition',
+            claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetPositionRequest.SerializeToString,
+            claimledger_dot_ledger_dot_v1_dot_ledger__pb2.GetPositionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,8 +45,15 @@ class LedgerServiceStub:
     """Blocks by height, ascending."""
     GetSettlement: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetSettlementRequest, _ledger_pb2.GetSettlementResponse]
     """The latest result of a claim with its proof."""
+    PrepareRejoin: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.PrepareRejoinRequest, _ledger_pb2.PrepareRejoinResponse]
+    """For the organisation's own replica, which lost its record of what it has signed: asks the other members what they hold, and
+    gives the statement that the organisation has to sign and hand in at another member. The replica takes part again once
+    it has executed that statement. It forgets it when it ends: then another one is due.
+    """
     SubscribeSettlements: _grpc.UnaryStreamMultiCallable[_ledger_pb2.SubscribeSettlementsRequest, _ledger_pb2.SubscribeSettlementsResponse]
-    """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements."""
+    """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements. An
+    organisation has 8 such streams at one time, and a replica 64; the next is RESOURCE_EXHAUSTED.
+    """
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -65,8 +72,15 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Blocks by height, ascending."""
     GetSettlement: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetSettlementRequest, _ledger_pb2.GetSettlementResponse]  # type: ignore[assignment]
     """The latest result of a claim with its proof."""
+    PrepareRejoin: _aio.UnaryUnaryMultiCallable[_ledger_pb2.PrepareRejoinRequest, _ledger_pb2.PrepareRejoinResponse]  # type: ignore[assignment]
+    """For the organisation's own replica, which lost its record of what it has signed: asks the other members what they hold, and
+    gives the statement that the organisation has to sign and hand in at another member. The replica takes part again once
+    it has executed that statement. It forgets it when it ends: then another one is due.
+    """
     SubscribeSettlements: _aio.UnaryStreamMultiCallable[_ledger_pb2.SubscribeSettlementsRequest, _ledger_pb2.SubscribeSettlementsResponse]  # type: ignore[assignment]
-    """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements."""
+    """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements. An
+    organisation has 8 such streams at one time, and a replica 64; the next is RESOURCE_EXHAUSTED.
+    """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a replica answers to anyone with a certificate of the network. A settlement is shown to its parties and to
@@ -120,12 +134,25 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """The latest result of a claim with its proof."""
 
     @_abc_1.abstractmethod
+    def PrepareRejoin(
+        self,
+        request: _ledger_pb2.PrepareRejoinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.PrepareRejoinResponse, _abc.Awaitable[_ledger_pb2.PrepareRejoinResponse]]:
+        """For the organisation's own replica, which lost its record of what it has signed: asks the other members what they hold, and
+        gives the statement that the organisation has to sign and hand in at another member. The replica takes part again once
+        it has executed that statement. It forgets it when it ends: then another one is due.
+        """
+
+    @_abc_1.abstractmethod
     def SubscribeSettlements(
         self,
         request: _ledger_pb2.SubscribeSettlementsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ledger_pb2.SubscribeSettlementsResponse], _abc.AsyncIterator[_ledger_pb2.SubscribeSettlementsResponse]]:
-        """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements."""
+        """The caller's results from a cursor on, the same records that the publisher writes to org.<id>.settlements. An
+        organisation has 8 such streams at one time, and a replica 64; the next is RESOURCE_EXHAUSTED.
+        """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -142,6 +169,10 @@ class PeerServiceStub:
     """Blocks by height or by id, with what proves them."""
     FetchBatches: _grpc.UnaryStreamMultiCallable[_ledger_pb2.FetchBatchesRequest, _ledger_pb2.FetchBatchesResponse]
     """Batches by digest."""
+    GetPosition: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPositionRequest, _ledger_pb2.GetPositionResponse]
+    """The highest certificates that this replica holds, asked by a member that lost its record. FAILED_PRECONDITION where it
+    takes no part itself.
+    """
     GetLastSeen: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetLastSeenRequest, _ledger_pb2.GetLastSeenResponse]
     """The caller's own signature of the highest round in which this replica holds one, asked after every start."""
 
@@ -156,6 +187,10 @@ class PeerServiceAsyncStub(PeerServiceStub):
     """Blocks by height or by id, with what proves them."""
     FetchBatches: _aio.UnaryStreamMultiCallable[_ledger_pb2.FetchBatchesRequest, _ledger_pb2.FetchBatchesResponse]  # type: ignore[assignment]
     """Batches by digest."""
+    GetPosition: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPositionRequest, _ledger_pb2.GetPositionResponse]  # type: ignore[assignment]
+    """The highest certificates that this replica holds, asked by a member that lost its record. FAILED_PRECONDITION where it
+    takes no part itself.
+    """
     GetLastSeen: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetLastSeenRequest, _ledger_pb2.GetLastSeenResponse]  # type: ignore[assignment]
     """The caller's own signature of the highest round in which this replica holds one, asked after every start."""
 
@@ -185,6 +220,16 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ledger_pb2.FetchBatchesResponse], _abc.AsyncIterator[_ledger_pb2.FetchBatchesResponse]]:
         """Batches by digest."""
+
+    @_abc_1.abstractmethod
+    def GetPosition(
+        self,
+        request: _ledger_pb2.GetPositionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.GetPositionResponse, _abc.Awaitable[_ledger_pb2.GetPositionResponse]]:
+        """The highest certificates that this replica holds, asked by a member that lost its record. FAILED_PRECONDITION where it
+        takes no part itself.
+        """
 
     @_abc_1.abstractmethod
     def GetLastSeen(
