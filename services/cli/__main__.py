@@ -10,6 +10,7 @@ from cli import claim_commands, network_commands
 from cli.dlq_commands import dlq
 from cli.failures import EXPECTED, describe
 from cli.output import Output
+from cli.replica_commands import replica
 from cli.review_commands import review
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ for command in (claim_commands.submit, claim_commands.invent, claim_commands.tra
     app.command()(command)
 app.add_typer(review, name="review")
 app.add_typer(dlq, name="dlq")
+app.add_typer(replica, name="replica")
 
 
 def main() -> None:

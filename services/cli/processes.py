@@ -40,6 +40,8 @@ POLL_S: Final = 0.1
 METRICS_OFFSET: Final = 40
 """Metrics ports follow the network's first port at this distance, in the Procfile's order."""
 LOG_TAIL: Final = 1500
+LOG_READ: Final = 16 * 1024
+"""The longest line that is told whole; a traceback with its causes is some thousand characters."""
 
 
 class ProcessError(Exception):
@@ -267,7 +269,12 @@ class Processes:
         return PidFile(self.run / "pids" / f"{name}.pid")
 
     def _tail(self, name: str) -> str:
-        return self.log(name).read_bytes()[-LOG_TAIL:].decode(errors="replace")
+        """The last lines, the last one whole: what failed stands at its beginning, and where it failed behind that."""
+        lines = self.log(name).read_bytes()[-LOG_READ:].decode(errors="replace").splitlines(keepends=True)
+        tail = ""
+        while lines and (not tail or len(tail) + len(lines[-1]) <= LOG_TAIL):
+            tail = lines.pop() + tail
+        return tail
 
 
 def _state(name: str, process: psutil.Process | None, answers: bool | None, address: str, log: Path) -> ProcessState:

@@ -4,14 +4,20 @@
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from claims.transaction import ENTRY_SCORED_RECORD
 from cli.processes import ProcessError
-from ledger_commit.adapters.block_log import _ENTRY_HEAD, _FILE_HEAD
+from ledger_commit.adapters.block_log import _ENTRY_HEAD, _FILE_HEAD, BlockLog
+from ledger_commit.adapters.disk import RealFile
+from ledger_commit.consensus.messages import BATCH, Batch
+from ledger_commit.opening import committee_of, read_genesis
+from runtime.bls import Bls, backend
+from runtime.network import GENESIS_FILE
 from tests.e2e.loads import planned, run_load
 from tests.e2e.running import Running, until
 
@@ -30,7 +36,7 @@ def directory(network: Running) -> Iterator[Path]:
     yield place
     told = network.status_of(REPLICA)
     network.processes.stop(REPLICA)
-    if told is None or "safety record" in told.not_voting:
+    if not (place / "safety.rec").exists() or (told is not None and "safety record" in told.not_voting):
         (place / "safety.rec").write_bytes(record)  # nothing was signed since
     network.start(REPLICA)
     caught_up(network)
@@ -92,12 +98,36 @@ def test_a_truncated_block_log_is_refused_and_an_unfinished_write_is_cut_off(net
     assert f'"bytes": {len(torn)}, "event": "log_end_cut"' in network.log_of(REPLICA)
 
 
-def test_a_replica_without_its_safety_record_follows_does_not_vote_and_says_so(
+def test_a_replica_without_its_safety_record_follows_and_votes_again_when_its_organisation_says_so(
     network: Running, directory: Path
 ) -> None:
-    """It has every result of the others. The person at the keyboard sees why it does not vote."""
+    """It has every result of the others, and takes no claims; the person at the keyboard sees why it does not vote. By the
+    command that the person runs then, who says first that it is meant, it votes, and blocks name the second incarnation of
+    its lane with claims that it took from Kafka."""
     (directory / "safety.rec").unlink()
+    assigned = network.log_of(REPLICA).count("partitions_assigned")
     network.start(REPLICA)
+    follows_and_says_so(network)
+    network.processes.stop(REPLICA)
+    network.start(REPLICA)
+    again = until(lambda: network.status_of(REPLICA), WITHIN_S, "no answer")
+    assert "safety record is lost" in again.not_voting, "a second start does not forget it"
+    assert network.log_of(REPLICA).count("partitions_assigned") == assigned, "it joins no consumer group"
+
+    stated = rejoins(network)
+    until(lambda: network.log_of(REPLICA).count("partitions_assigned") > assigned, WITHIN_S, "it takes no claims")
+    report = run_load(network, f"rejoined-{secrets.token_hex(3)}", planned(network, 94, 40), 60)
+    assert report.unaccounted == []
+    caught_up(network)
+    network.processes.stop(REPLICA)
+    batches, rounds = of_new_lane(network, directory)
+    network.start(REPLICA)
+    caught_up(network)
+    assert any(entry[:1] == bytes((ENTRY_SCORED_RECORD,)) for batch in batches for entry in batch.records)
+    assert max(rounds) > stated["after_round"]
+
+
+def follows_and_says_so(network: Running) -> None:
     before = until(lambda: network.status_of(REPLICA), WITHIN_S, "no answer")
     assert "safety record is lost" in before.not_voting
     report = run_load(network, f"without-{secrets.token_hex(3)}", planned(network, 92, 30), 60)
@@ -112,7 +142,29 @@ def test_a_replica_without_its_safety_record_follows_does_not_vote_and_says_so(
     row = next(row for row in rows if row.get("replica") == "meridian")
     assert "safety record is lost" in row["state"]
     assert "not_voting" in network.log_of(REPLICA)
-    network.processes.stop(REPLICA)
-    network.start(REPLICA)
-    again = until(lambda: network.status_of(REPLICA), WITHIN_S, "no answer")
-    assert "safety record is lost" in again.not_voting, "a second start does not forget it"
+
+
+def rejoins(network: Running) -> Mapping[str, Any]:
+    """What the command says; without --yes it does nothing, and neither does it the second time."""
+    asked = network.said_here("replica", "rejoin", "meridian")
+    assert (asked.code, "say --yes" in asked.err) == (1, True)
+    said = network.said_here("replica", "rejoin", "meridian", "--yes", "--json")
+    (told,) = said.rows
+    assert (said.code, told["rejoined"], told["incarnation"]) == (0, True, 2)
+    repeated = network.said_here("replica", "rejoin", "meridian", "--yes", "--json")
+    assert (repeated.code, [row["rejoined"] for row in repeated.rows]) == (0, [False])
+    return told
+
+
+def of_new_lane(network: Running, directory: Path) -> tuple[list[Batch], list[int]]:
+    """From its block log: the committed batches of the second incarnation of its lane, and the rounds whose certificates have its
+    signature."""
+    genesis, chain_id = read_genesis(network.run / GENESIS_FILE)
+    committee = committee_of(genesis, chain_id, Bls(backend()))
+    me = committee.index_of("meridian")
+    with RealFile(directory / "blocks.log") as file:
+        log = BlockLog(file, chain_id, 0)
+        blocks = [block for marker in log.markers.values() if (block := log.block(marker.id))]
+        named = [ref for block in blocks for ref in block.batches if ref.lane == (me, 2)]
+        batches = [BATCH.decode(encoded) for ref in named if (encoded := log.batch_bytes(ref.digest))]
+    return batches, [b.qc.round for b in blocks if me in (committee.signers(b.qc.signers) or [])]

@@ -35,8 +35,9 @@ def test_every_command_of_the_readme_is_there() -> None:
     wanted = {
         "submit", "invent", "track", "tail", "proof", "verify", "load", "certs", "up", "down", "status", "demo",
         "review list", "review release", "review deny", "dlq list", "dlq show", "dlq replay",
+        "replica rejoin",
     }  # fmt: skip
-    assert names - {"", "review", "dlq"} == wanted
+    assert names - {"", "review", "dlq", "replica"} == wanted
 
 
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
@@ -64,6 +65,7 @@ NEED_A_NETWORK = [
     ("status",), ("track", REFERENCE), ("tail", "status"), ("proof", REFERENCE), ("load",), ("review", "list"),
     ("review", "release", REFERENCE), ("review", "deny", REFERENCE, "--carc", "16"), ("dlq", "list"),
     ("dlq", "show", "p.aurora.claims.scored.dlq:1"), ("dlq", "replay", "all"), ("invent",),
+    ("replica", "rejoin", "aurora", "--yes"),
 ]  # fmt: skip
 
 
@@ -107,6 +109,7 @@ def test_an_unknown_organisation_is_told_the_known_ones(say: Say, network: Path,
         ("proof", REFERENCE),
         ("review", "list"),
         ("review", "release", REFERENCE),
+        ("replica", "rejoin", "aurora", "--yes"),
         ("dlq", "list"),
         ("dlq", "replay", "all"),
         ("tail", "alerts"),
@@ -151,6 +154,7 @@ def test_status_of_a_network_that_does_not_run_says_so_and_ends_with_3(say: Say,
         (("invent", "--org", "meridian"), "use --org aurora|borealis|cygnus"),
         (("review", "deny", REFERENCE, "--carc", "no code"), "--carc no code: 1 to 5 letters and digits"),
         (("review", "deny", REFERENCE, "--carc", "16", "--reason", "whim"), "one of fraud_suspicion, duplicate, edit, medical_necessity"),
+        (("replica", "rejoin", "riverside", "--yes"), "riverside runs no replica: aurora, borealis, cygnus, meridian do"),
         (("demo",), "holds a network that no demo made"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
