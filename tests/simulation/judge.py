@@ -27,6 +27,7 @@ from tests.simulation.signatures import Signing
 
 MISBEHAVIOUR: Final = frozenset(
     {
+        "bad_blocks",
         "bad_certificate",
         "bad_proposal",
         "bad_range",
@@ -265,7 +266,9 @@ class Judge:
     def reported(self, host: Host, report: Report) -> None:
         self.seen[report.what] += 1
         if report.what in MISBEHAVIOUR and host.me not in self.byzantine:
-            self.check(report.member in self.byzantine, f"{report.what} named honest member {report.member}: {report.detail}")
+            self.check(
+                report.member in self.byzantine, f"{report.what} named honest member {report.member}: {report.detail}"
+            )
 
 
 def footprint(host: Host) -> Iterator[tuple[str, int, int]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import count
+from typing import Any
 
 from claimledger.ledger.v1 import ledger_pb2
 from ledger_commit.consensus.evidence import Court, DoubleVote, decode, form_error
@@ -17,6 +18,17 @@ LIAR, RUNNING = "cygnus", ("aurora", "borealis", "meridian")
 DOUBLE_VOTE = ledger_pb2.EVIDENCE_KIND_DOUBLE_VOTE
 AHEAD = 6
 """Rounds: near enough for a vote to be heard, far enough to be so when it comes."""
+
+
+async def accusing_block(stub: Any) -> ledger_pb2.Block:
+    """The one with evidence, once it is executed and projected."""
+    async with asyncio.timeout(15):
+        while True:
+            listed = (await stub.ListBlocks(ledger_pb2.ListBlocksRequest(page_size=200))).blocks
+            if found := [each for each in listed if each.evidence]:
+                (block,) = found
+                return block
+            await asyncio.sleep(0.05)
 
 
 async def test_two_votes_of_a_member_are_committed_and_shown_by_every_replica(replicas: Replicas) -> None:
@@ -49,8 +61,7 @@ async def test_two_votes_of_a_member_are_committed_and_shown_by_every_replica(re
     court = Court(committee, bls, verify_ed25519)
     for replica in RUNNING:
         async with replicas.calling(replica, "meridian") as stub:
-            listed = (await stub.ListBlocks(ledger_pb2.ListBlocksRequest(page_size=200))).blocks
-            (block,) = [each for each in listed if each.evidence]
+            block = await accusing_block(stub)
             shown = (await stub.GetBlock(ledger_pb2.GetBlockRequest(height=block.height))).block
         (evidence,) = shown.evidence
         assert (evidence.organisation, evidence.kind) == (LIAR, DOUBLE_VOTE)
