@@ -8,14 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidReplicationFactorError
 
 from cli.network_commands import remove_topics
 from cli.output import Output
+from cli.overview import lag_rows
 from cli.processes import Processes
 from ledger_commit.publications import cursor_record
-from runtime.kafka import create_topics, delete_topics, make_producer
+from runtime.kafka import create_topics, delete_topics, make_consumer, make_producer
 from runtime.network import Network, save_network
 from runtime.publishing_cursor import ForeignTopicsError, check_owner
 from runtime.topics import PUBLISHER, SUBMITTED, NamedTopic
@@ -104,6 +106,40 @@ async def test_a_network_is_not_started_over_anothers_topics(network: Network, t
     with pytest.raises(ForeignTopicsError):
         await starting._prepare_topics()
     assert await topics_there(network.kafka, network.topic_prefix) == {network.topic(PUBLISHER).name}
+
+
+async def acknowledge(kafka: str, group: str, topic: str, offset: int) -> None:
+    consumer = make_consumer(kafka, group=group, client_id="test")
+    consumer.subscribe([topic])
+    await consumer.start()
+    try:
+        async with asyncio.timeout(20):
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=50)
+        await consumer.commit({TopicPartition(topic, 0): offset})
+    finally:
+        await consumer.stop()
+
+
+async def test_status_tells_of_the_networks_own_groups_by_their_usual_names(network: Network) -> None:
+    """Neither a neighbour's with another prefix nor one without, whatever else is on the broker."""
+    neighbour = replace(network, topic_prefix=f"{network.topic_prefix}-2")
+    here, there = network.topic(SUBMITTED, "aurora").name, neighbour.topic(SUBMITTED, "aurora").name
+    await create_topics(network.kafka, [*network.topics(), neighbour.topic(SUBMITTED, "aurora")], 1)
+    producer = make_producer(network.kafka, "test")
+    await producer.start()
+    try:
+        for _ in range(3):
+            await producer.send_and_wait(here, b"x", partition=0)
+    finally:
+        await producer.stop()
+    await acknowledge(network.kafka, network.in_kafka("validation"), here, 1)
+    await acknowledge(network.kafka, neighbour.in_kafka("validation"), there, 0)
+    await acknowledge(network.kafka, f"{network.topic_prefix}-none", there, 0)
+    told = {row["group"]: row["lag_records"] for row in await lag_rows(network.kafka, network) or ()}
+    assert told == {"validation": 2, "fraud-scoring": 0, "ledger-commit": 0}
+    apart = {row["group"]: row["lag_records"] for row in await lag_rows(network.kafka, neighbour) or ()}
+    assert apart == {"validation": 0}
 
 
 async def test_a_demo_deletes_the_topics_that_it_made_and_no_others(
