@@ -35,6 +35,7 @@ class LastSeen:
 
     def __init__(self) -> None:
         self._held: dict[int, dict[type[Signed], Signed]] = {}
+        self._certificate: QuorumCert | None = None
 
     def note(self, member: int, message: Signed) -> None:
         """What came from the member itself, or from its own log."""
@@ -46,8 +47,15 @@ class LastSeen:
     def note_block(self, block: Proposal, committee: Committee) -> None:
         """A block of the log, whose certificate has been verified: its proposer, and all who signed for its parent."""
         self.note(block.header.proposer, block)
-        for signer in (committee.signers(block.qc.signers) or []) if block.qc.round else []:
-            self.note(signer, block.qc)
+        self.note_certificate(block.qc, committee)
+
+    def note_certificate(self, qc: QuorumCert, committee: Committee) -> None:
+        """One that has been verified. In a large committee most members hear of another's vote by it alone."""
+        if qc is self._certificate or qc.round == 0:
+            return
+        self._certificate = qc
+        for signer in committee.signers(qc.signers) or []:
+            self.note(signer, qc)
 
     def proven(self, member: int, certificates: Certificates) -> Signed | None:
         """The newest one whose signature holds."""

@@ -22,7 +22,6 @@ from ledger_commit.adapters.block_log import CommitMarker, reference
 from ledger_commit.consensus.committee import Committee
 from ledger_commit.consensus.events import (
     BatchStored,
-    BlocksFetched,
     Broadcast,
     Commit,
     Effect,
@@ -40,8 +39,6 @@ from ledger_commit.consensus.events import (
 from ledger_commit.consensus.messages import (
     BATCH,
     MAX_BATCH_BYTES,
-    PROPOSAL,
-    QUORUM_CERT,
     UNSIGNED,
     BatchRef,
     Message,
@@ -58,6 +55,7 @@ from ledger_commit.consensus.messages import (
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.consensus.replica import Replica
 from ledger_commit.consensus.tree import genesis_id
+from ledger_commit.fetching import Fetching
 from ledger_commit.gathering import SHORTEST_MS, Gathering
 from ledger_commit.keys import ReplicaKeys, verify_ed25519
 from ledger_commit.lane import Lane
@@ -76,11 +74,6 @@ from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_EVIDENCE, LEDGER_HEIGHT,
 START_PAUSE_S: Final = 0.2
 FETCH_PAUSE_S: Final = 0.1
 HEARING: Final = "waits for a quorum to say which of its signatures they hold"
-FETCHES_AT_ONCE: Final = 8
-"""Fetches of what is named by its digest. A range has a place of its own: anybody can claim a height, and the peer that is
-asked for it may answer nothing until the time is up."""
-FETCHED_BATCHES: Final = 64
-"""Batches asked for in one request; a peer gives no more."""
 OnExecuted = Callable[[list[Projected]], None]
 
 
@@ -147,8 +140,7 @@ class Node:
         self._commits: asyncio.Queue[tuple[tuple[Proposal, ...], QuorumCert]] = asyncio.Queue()
         self._stored = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "executor")
-        self._fetches: set[asyncio.Task[None]] = set()
-        self._range_fetch: asyncio.Task[None] | None = None
+        self.fetching = Fetching(self)
         self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.lane == (me, opened)}
 
     @property
@@ -248,6 +240,7 @@ class Node:
                 self._carry_out(self.replica.step(self._events.popleft(), self._now()))
         finally:
             self._busy = False
+        self.last_seen.note_certificate(self.replica.high_qc, self.committee)
         LEDGER_ROUND.set(self.replica.round)
 
     # What comes in.
@@ -326,15 +319,22 @@ class Node:
                 self.peers.broadcast(to_request(signed))
                 self._events.append(Received(self.me, signed))
             case Send(to, message):
-                self.peers.send(to, to_request(self._signed(message)))
+                self._send(to, self._signed(message))
             case Commit(blocks, qc):
                 self._commit(blocks, qc)
             case SetTimer(at_ms):
                 self._set_timer(at_ms)
             case FetchBlocks() | FetchRange() | FetchBatches():
-                self._fetch(effect)
+                self.fetching.start(effect)
             case Report(what, member, detail):
                 self._report(what, member, detail)
+
+    def _send(self, to: int, message: Message) -> None:
+        """A leader in a large committee votes for itself too."""
+        if to == self.me:
+            self._events.append(Received(self.me, message))
+        else:
+            self.peers.send(to, to_request(message))
 
     def _signed(self, message: Message) -> Message:
         chain_id = self.committee.chain_id
@@ -440,68 +440,17 @@ class Node:
     async def _have_batches(self, block: Proposal) -> None:
         """A block committed by others may name batches that never came here."""
         while missing := [r for r in block.batches if not self.disk.log.has_batch(r.digest)]:
-            await self._fetch_batches(FetchBatches(tuple(missing), block.header.proposer))
+            await self.fetching.batches(FetchBatches(tuple(missing), block.header.proposer))
             if any(not self.disk.log.has_batch(r.digest) for r in missing):
                 await asyncio.sleep(FETCH_PAUSE_S)
 
     # Fetching.
 
-    def _fetch(self, wanted: FetchBlocks | FetchRange | FetchBatches) -> None:
-        """In the background; what is not got now is asked for again by the core."""
-        if isinstance(wanted, FetchRange):
-            if self._range_fetch is None or self._range_fetch.done():
-                self._range_fetch = asyncio.ensure_future(self._fetch_range(wanted))
-            return
-        if len(self._fetches) >= FETCHES_AT_ONCE:
-            return
-        fetch = self._fetch_blocks(wanted) if isinstance(wanted, FetchBlocks) else self._fetch_batches(wanted)
-        task = asyncio.ensure_future(fetch)
-        self._fetches.add(task)
-        task.add_done_callback(self._fetches.discard)
+    def has_batch(self, digest: bytes) -> bool:
+        return self.disk.log.has_batch(digest)
 
-    async def _fetch_blocks(self, wanted: FetchBlocks) -> None:
-        for peer in self.peers.first(wanted.hint):
-            found = await peer.blocks(ledger_pb2.FetchBlocksRequest(ids=wanted.ids))
-            blocks = self._decoded(peer.index, found)
-            if blocks:
-                self.submit(BlocksFetched(peer.index, blocks))
-                return
-
-    async def _fetch_range(self, wanted: FetchRange) -> None:
-        request = ledger_pb2.FetchBlocksRequest(from_height=wanted.from_height, to_height=wanted.to_height)
-        for peer in self.peers.first(wanted.hint):
-            found = await peer.blocks(request)
-            blocks = self._decoded(peer.index, found)
-            if not blocks or not found[-1].commit_qc:
-                continue
-            try:
-                qc = QUORUM_CERT.decode(found[-1].commit_qc)
-            except DecodeError:
-                LEDGER_BAD_MESSAGES.labels("undecodable").inc()
-                continue
-            self.submit(BlocksFetched(peer.index, blocks, qc))
-            return
-
-    def _decoded(self, peer: int, found: list[ledger_pb2.FetchBlocksResponse]) -> tuple[Proposal, ...]:
-        try:
-            return tuple(PROPOSAL.decode(response.block) for response in found)
-        except DecodeError as error:
-            self.log.warning("undecodable_block", peer=peer, reason=str(error))
-            return ()
-
-    async def _fetch_batches(self, wanted: FetchBatches) -> None:
-        for ref in wanted.refs:
-            # On disk, and perhaps not known to the core: beyond what it keeps of one member until a block names it.
-            if ref.digest in self.disk.log.refs:
-                held, signature = self.disk.log.refs[ref.digest], self.disk.log.batch_signature(ref.digest)
-                self.submit(BatchStored(held, signature))
-        for peer in self.peers.first(wanted.hint):
-            missing = [r for r in wanted.refs if not self.disk.log.has_batch(r.digest)][:FETCHED_BATCHES]
-            if not missing:
-                return
-            asked_for = {r.digest for r in missing}
-            for encoded in await peer.batches(missing):
-                self.receive_batch(encoded, asked_for)
+    def tell_of_batch(self, digest: bytes) -> None:
+        self.submit(BatchStored(self.disk.log.refs[digest], self.disk.log.batch_signature(digest)))
 
     # Serving.
 
@@ -541,8 +490,7 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
         self.lane.flush()
-        for task in (*self._fetches, *filter(None, (self._range_fetch,))):
-            task.cancel()
+        self.fetching.close()
         self._thread.shutdown(wait=True)
         self.disk.log.close()
         self.disk.safety_file.close()

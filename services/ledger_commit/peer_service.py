@@ -1,11 +1,12 @@
 """PeerService: what other replicas send and ask. The sender is the certificate's organisation, nothing in a message."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
-from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT, SYNC_INFO
+from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT, SYNC_INFO, Proposal
 from ledger_commit.wire import from_request, to_last_seen
 from runtime.errors import FailedPreconditionError, PermissionDeniedError
 from runtime.identity import Role, identity_of
@@ -49,16 +50,30 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
         self, request: ledger_pb2.FetchBlocksRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.FetchBlocksResponse]:
         self._member(context)
-        for identity in request.ids[:MAX_IDS]:
-            block = self._node.block(identity)
-            if block is not None:
-                yield ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(block))
+        for answer in self.blocks(request):
+            yield answer
+
+    def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> Iterator[ledger_pb2.FetchBlocksResponse]:
+        """What is held of it, within the bounds of an answer."""
+        for block in islice(self._by_id(request), MAX_IDS):
+            yield ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(block))
         if request.to_height:
             last = min(request.to_height, request.from_height + MAX_RANGE - 1)
             blocks, qc = self._node.committed_range(request.from_height, last)
             for position, block in enumerate(blocks, start=1):
                 certificate = QUORUM_CERT.encode(qc) if qc and position == len(blocks) else b""
                 yield ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(block), commit_qc=certificate)
+
+    def _by_id(self, request: ledger_pb2.FetchBlocksRequest) -> Iterator[Proposal]:
+        """Each block that is held, and after it its ancestors, each before its parent."""
+        for identity in request.ids[:MAX_IDS]:
+            wanted = identity
+            for _ in range(1 + min(request.ancestors, MAX_IDS)):
+                block = self._node.block(wanted)
+                if block is None:
+                    break
+                yield block
+                wanted = block.header.parent_id
 
     async def FetchBatches(
         self, request: ledger_pb2.FetchBatchesRequest, context: Any

@@ -130,7 +130,7 @@ class Peer:
     async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
         """What the peer has of it; nothing where it does not answer."""
         heights = request.to_height - request.from_height + 1 if request.to_height else 0
-        most = len(request.ids) + heights
+        most = len(request.ids) * (1 + request.ancestors) + heights
         call = self.stub.FetchBlocks(request, timeout=FETCH_TIMEOUT_S)
         return await _collect(call, most, most * MAX_BLOCK_ANSWER_BYTES)
 
@@ -186,6 +186,11 @@ class Peers:
     def send_batch(self, to: int, encoded: bytes) -> None:
         if to in self._peers:
             self._peers[to].payload.offer(ledger_pb2.ExchangeRequest(batch=encoded))
+
+    def named(self, members: Sequence[int]) -> list[Peer]:
+        """Those of these members that are peers here, in this order; but whoever has no open stream comes last."""
+        found = [self._peers[member] for member in members if member in self._peers]
+        return sorted(found, key=lambda peer: not peer.consensus.open)
 
     def first(self, hint: int) -> list[Peer]:
         """Whom to ask, the hint first, then those with an open stream."""

@@ -130,6 +130,8 @@ class Adversary:
         if not self.stubborn and self.chance.random() < RATE:
             return answer
         self.seen["adversary_as_sync_peer"] += 1
+        if self.stubborn and answer.qc is not None and len(answer.blocks) > 1 and self.chance.random() < 0.5:
+            return replace(answer, blocks=answer.blocks[:1], qc=answer.blocks[1].qc)  # true, and of little use
         blocks = tuple(
             self._changed(block)
             if self.stubborn

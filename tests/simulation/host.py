@@ -166,7 +166,9 @@ class Host:
             case Broadcast(message):
                 self._broadcast(message)
             case Send(to, message):
-                self.world.send(self, to, self._signed(message))
+                signed = self._signed(message)
+                self.world.leaves(self, signed)
+                self.world.send(self, to, signed)
             case Commit(blocks, qc):
                 self._commit(blocks, qc)
             case SetTimer(at_ms):
@@ -213,6 +215,14 @@ class Host:
                 told = timeout_message(chain_id, message.epoch, message.round, message.high_qc.round)
                 return replace(message, signature=sign(self.key, told))
         return message
+
+    def blocks_down_from(self, identity: bytes, ancestors: int) -> tuple[Proposal, ...]:
+        """In height order."""
+        found: list[Proposal] = []
+        while len(found) <= ancestors and (block := self.block(identity)):
+            found.append(block)
+            identity = block.header.parent_id
+        return tuple(found[::-1])
 
     def block(self, identity: bytes) -> Proposal | None:
         """A block to give to a peer, as the driver does: what the core or the disk holds; its own signed."""

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from ledger_commit.consensus import evidence, judging, payload, replica, tree, witness
 from ledger_commit.consensus.certificates import Certificates
 from ledger_commit.consensus.committee import Committee
-from ledger_commit.consensus.events import Commit, Persist, Rejoin, Report
+from ledger_commit.consensus.events import Commit, FetchBlocks, Persist, Rejoin, Report
 from ledger_commit.consensus.evidence import Charge, Court, DoubleVote, Evidence, LockViolation
 from ledger_commit.consensus.judging import Judgement, Judging, Verdict
 from ledger_commit.consensus.messages import (
@@ -27,7 +27,7 @@ from ledger_commit.consensus.messages import (
 )
 from ledger_commit.consensus.payload import Payload
 from ledger_commit.consensus.rejoining import rejoin_from
-from ledger_commit.consensus.replica import Replica
+from ledger_commit.consensus.replica import Replica, Wanted
 from ledger_commit.consensus.tree import Root
 from ledger_commit.consensus.witness import Witness
 from runtime.bls import Bls
@@ -44,6 +44,8 @@ TWIN = replace(ROUGH, twin=True, crash=0.0)
 IMPATIENT = Faults(loss=0.05, lost_kinds=("Vote",), delay_ms=(1, 100), base_ms=60)
 """Votes and timeouts of a round cross each other: locks differ, and a TC has groups."""
 LIES = Faults(loss=0.05, delay_ms=(1, 50), lies=True)
+HOSTILE = replace(LIES, loss=0.3, partitions=True)
+LARGE = Faults(heal_ms=4000)
 _VOTE, _PROPOSE, _GIVE_UP, _INIT, _JUDGED = (
     Replica._vote,
     Replica._propose,
@@ -217,6 +219,17 @@ def _in_place_of_contradicts_itself(other: Callable[[Evidence], bool]) -> list[t
     return [(owner, "contradicts_itself", other) for owner in (evidence, witness)]
 
 
+def _of_the_first(self: Wanted, identity: bytes) -> FetchBlocks:
+    return FetchBlocks(identity, self.ancestors, self.members[:1])
+
+
+def _with_every_third_leader_gone(seed: int, faults: Faults) -> Cluster:
+    """Thirteen of which four never come: two leaders stand between two silent ones, but for three in one place."""
+    cluster = Cluster(seed, 13, faults, rounds_allowed=6)
+    cluster.leave_out(cluster.leaders()[2::3])
+    return cluster
+
+
 def _with_a_rogue_key(seed: int, faults: Faults) -> Cluster:
     signing, alone = BlsSigning.with_a_rogue()
     cluster = Cluster(seed, faults=faults, signs=signing)
@@ -251,8 +264,12 @@ MUTANTS: dict[str, Mutant] = {
     "a second proposal after a restart": Mutant(CRASHY, [(Replica, "__init__", _propose_again)]),
     "neither amplification nor own timeout": Mutant(ROUGH, [(Replica, "_give_up", lambda self: None)]),
     "one liar silences everyone": Mutant(LIES, [(Replica, "_judge", _silenced_by_one_liar)]),
-    "whoever offers first is asked for ever": Mutant(
-        replace(LIES, loss=0.3, partitions=True), [(Replica, "_after", lambda self, asked: asked)]
+    "only who shows a certificate is asked for its block": Mutant(
+        HOSTILE, [(Replica, "_holders_of", lambda self, qc, sender: (sender,))]
+    ),
+    "only the first who may have a block is asked for it": Mutant(HOSTILE, [(Wanted, "question", _of_the_first)]),
+    "votes go to one leader of a large committee": Mutant(
+        LARGE, [(replica, "COLLECTORS", 1)], _with_every_third_leader_gone
     ),
     "votes kept for any round": Mutant(LIES, [(replica, "ROUND_WINDOW", 10**6)]),
     "evidence that nobody signed": Mutant(LIES, [(Court, "proves", lambda *_: True)]),

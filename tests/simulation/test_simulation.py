@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from ledger_commit.consensus import payload
+from ledger_commit.consensus import payload, replica
 from ledger_commit.consensus.messages import BatchRef
 from ledger_commit.opening import GenesisError
 from tests.simulation.cluster import BLS_EVERY, Cluster, Faults, scenario
@@ -142,6 +142,33 @@ def test_one_seed_in_a_hundred_signs_with_bls() -> None:
     assert isinstance(signing, BlsSigning)
     assert signing.light_client is not None, "the proofs of its commits go to the verifier that users get"
     assert not isinstance(scenario(0).signing, BlsSigning)
+
+
+@pytest.mark.parametrize("gone", [(3,), (2, 5, 8, 11), (2, 3, 4, 5)], ids=["one", "f, two between them", "f in a row"])
+def test_a_committee_whose_votes_go_to_two_leaders_goes_on(gone: tuple[int, ...]) -> None:
+    """Thirteen members; places in the order of leaders. Beside who is gone, one comes late, a message in twenty is lost."""
+    for seed in range(2):
+        cluster = Cluster(seed, 13, Faults(loss=0.05, heal_ms=4000, away=len(gone) == 1))
+        cluster.leave_out([cluster.leaders()[place] for place in gone])
+        cluster.run()
+
+
+def test_a_silent_leader_costs_a_large_committee_one_timer() -> None:
+    """As where everybody hears every vote: what the silent one was to show, the next one shows."""
+    timeouts = []
+    for everybody_hears in (False, True):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(replica, "VOTES_TO_ALL", 13 if everybody_hears else 10)
+            cluster = Cluster(0, 13, Faults(heal_ms=4000))
+            cluster.leave_out(cluster.leaders()[3:4])
+            timeouts.append(len(cluster.run().judge._timeouts))
+    assert timeouts[0] <= timeouts[1]
+
+
+def test_a_large_committee_comes_to_rest_without_a_timeout() -> None:
+    """Who did not hear the votes for the last block learns that they made a certificate."""
+    cluster = Cluster(1, 13, Faults(heal_ms=4000)).run()
+    assert not cluster.judge._timeouts
 
 
 def test_too_many_crashed_members_stop_the_chain_and_do_not_fork_it() -> None:

@@ -67,9 +67,9 @@ class BatchStored:
 
 @dataclass(frozen=True, slots=True)
 class BlocksFetched:
-    """Blocks that a peer gave, in height order.
+    """Blocks that a peer gave, in height order; the chain of parent ids vouches for those before the last.
 
-    For a range, `qc` certifies the last block, and the chain of parent ids vouches for those before it.
+    For a range, `qc` certifies the last block; else it is one that was asked for by its id.
     """
 
     sender: int
@@ -139,19 +139,20 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class FetchBlocks:
-    """Ask for blocks by id, first of all `hint`."""
+    """Ask for a certified block by its id, and for so many of its ancestors: `members` in this order, until one gives it."""
 
-    ids: tuple[bytes, ...]
-    hint: int
+    id: bytes
+    ancestors: int
+    members: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRange:
-    """Ask for committed blocks of these heights, both included."""
+    """Ask for committed blocks of these heights, both included: two of `members` at once, in this order."""
 
     from_height: int
     to_height: int
-    hint: int
+    members: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Source: consensus.md §4–8; Jolteon (arXiv 2106.10362) figures 1 and 2.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from claims.transaction import FIRST_LANE
@@ -74,13 +74,31 @@ WANTED_LIMIT: Final = 64
 """Blocks asked for at once."""
 RETRY_MS: Final = 250
 """How long a fetch or a SyncInfo to the same peer is not repeated."""
-RANGE_GAP: Final = 8
-"""From this many missing heights on, blocks are fetched by height instead of one by one."""
+RANGE_GAP: Final = 64
+"""Up to so many missing heights are fetched by id, a block with its ancestors in one answer; more of them by height."""
 RANGE_MAX: Final = 256
 EXECUTION_LAG_MAX: Final = 64
 """No payload is proposed while so many committed blocks wait for the contract."""
 EXECUTED_KEPT: Final = 256
 """Heights whose execution is remembered: a header may name one that far back."""
+VOTES_TO_ALL: Final = 10
+"""In a committee of at most so many everybody hears every vote. In a larger one those are too many, and the next leaders do."""
+COLLECTORS: Final = 2
+"""Leaders of the following rounds that collect the votes of a round: the second one stands in for a silent first."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A certified block that is missing, and who may have it. `turn` says whose turn it is to be asked first."""
+
+    round: int
+    members: tuple[int, ...]
+    ancestors: int
+    turn: int = 0
+
+    def question(self, identity: bytes) -> FetchBlocks:
+        first = self.turn % max(1, len(self.members))
+        return FetchBlocks(identity, self.ancestors, self.members[first:] + self.members[:first])
 
 
 class Replica:
@@ -136,11 +154,11 @@ class Replica:
         self._certified: dict[int, Executed] = {}
         """What certified headers say of heights that the contract has not reached here."""
         self._persisted: set[bytes] = set()
-        self._wanted: dict[bytes, tuple[int, int]] = {}
-        """Certified blocks that are missing: their round and whom to ask first."""
+        self._wanted: dict[bytes, Wanted] = {}
         self._asked: dict[object, int] = {}
-        self._range_from = self._range_hint = -1
-        """The first height of the last range asked for, and who was asked first."""
+        self._range_from = -1
+        """The first height of the last range asked for."""
+        self._range_turn = 0
         self._out: list[Effect] = []
         self._began_at = safety.last_voted_round
         """Where the record ended when this run, or its taking part again, began."""
@@ -191,7 +209,7 @@ class Replica:
     def _say_again(self) -> None:
         """The last vote whatever its round: to one that is far behind it brings a SyncInfo."""
         if self.safety.last_vote:
-            self._emit(Broadcast(Vote(self.safety.last_vote, self.me, UNSIGNED)))
+            self._cast(self.safety.last_vote)
         if self.safety.last_timeout and self.safety.last_timeout.round == self.round:
             self._emit(Broadcast(self.safety.last_timeout))
         own = self.tree.node(self.safety.last_proposed_id)
@@ -320,17 +338,12 @@ class Replica:
 
     def _accept(self, sender: int, proposal: Proposal) -> None:
         """The certificates count, then the block joins the tree, or waits for its parent."""
+        self._ask_below(proposal, sender)
         self._process_qc(proposal.qc, sender)
         if proposal.tc is not None:
             self._process_tc(proposal.tc, sender)
-        header = proposal.header
-        if self._insert(proposal) is not None or header.parent_id in self.tree:
-            return
-        self.tree.hold(proposal)
-        if header.height - self.committed.height > RANGE_GAP:
-            self._fetch_range(header.height - 1, sender)
-        else:
-            self._want(proposal.qc, sender)
+        if self._insert(proposal) is None and proposal.header.parent_id not in self.tree:
+            self.tree.hold(proposal)
 
     def _insert(self, proposal: Proposal) -> Node | None:
         """Into the tree, with the blocks that waited for it; every QC that this completes is counted (C1, P8)."""
@@ -371,6 +384,13 @@ class Replica:
         self._report_bad(bad, "vote")
         if qc is not None:
             self._process_qc(qc, sender)
+            self._show(qc)
+
+    def _show(self, qc: QuorumCert) -> None:
+        """Where not everybody heard the votes: the next leader's proposal shows what they made, and of the other leader all others
+        learn it. Else the chain could not come to rest, and a silent leader would cost two timers instead of one."""
+        if len(self.committee) > VOTES_TO_ALL and self.committee.leader_of(qc.round + 1) != self.me:
+            self._emit(Broadcast(SyncInfo(qc, None, self.committed.height)))
 
     def _on_timeout(self, sender: int, timeout: Timeout) -> None:
         if timeout.voter != sender or timeout.epoch != self.committee.epoch:
@@ -416,10 +436,13 @@ class Replica:
         if not self.certificates.qc_is_valid(info.high_qc) or (tc and not self.certificates.tc_is_valid(tc)):
             self._emit(Report("bad_certificate", sender, "sync info"))
             return
+        # Whoever has committed so much holds the block of its certificate one height above that, or higher.
+        missing = info.committed_height - self.committed.height
+        self._want(info.high_qc, sender, missing if missing <= RANGE_GAP else 0)
         self._process_qc(info.high_qc, sender)
         if tc:
             self._process_tc(tc, sender)
-        if info.committed_height > self.committed.height + 1:
+        if missing > RANGE_GAP:
             self._fetch_range(info.committed_height, sender)
 
     def _help(self, member: int, its_round: int) -> None:
@@ -437,8 +460,7 @@ class Replica:
         self._count_qc(qc)
         if higher:
             self._advance(qc.round + 1)
-        if qc.block_id not in self.tree and qc.round > self.committed.round:
-            self._want(qc, sender)
+        self._want(qc, sender)
 
     def _process_tc(self, tc: TimeoutCert, sender: int) -> None:
         self._process_qc(tc.high_qc, sender)
@@ -476,7 +498,7 @@ class Replica:
         self.witness.commits(self.committed.accused, self.committed.round)
         self._persisted = {i for i in self._persisted if i in self.tree}
         final = self.committed.round
-        self._wanted = {i: wanted for i, wanted in self._wanted.items() if wanted[0] > final}
+        self._wanted = {i: wanted for i, wanted in self._wanted.items() if wanted.round > final}
 
     def _advance(self, to_round: int) -> None:
         """P1: enters the round that follows the highest certificate."""
@@ -526,7 +548,16 @@ class Replica:
         self.safety = replace(self.safety, last_voted_round=header.round, last_vote=data)
         self._candidate = None
         self._persist((proposal,) if identity not in self._persisted else ())
-        self._emit(Broadcast(Vote(data, self.me, UNSIGNED)))
+        self._cast(data)
+
+    def _cast(self, data: VoteData) -> None:
+        """To everyone, or in a large committee to those who lead the next rounds (§9)."""
+        vote = Vote(data, self.me, UNSIGNED)
+        if len(self.committee) <= VOTES_TO_ALL:
+            self._emit(Broadcast(vote))
+            return
+        following = (self.committee.leader_of(data.round + ahead) for ahead in range(1, COLLECTORS + 1))
+        self._emit(*(Send(leader, vote) for leader in dict.fromkeys(following)))
 
     def _persist(self, blocks: tuple[Proposal, ...]) -> None:
         self._persisted.update(block_id(block.header) for block in blocks)
@@ -658,54 +689,95 @@ class Replica:
         self._emit(Report("state_diverged", self.me, f"height {height}"))
 
     def _on_blocks(self, fetched: BlocksFetched) -> None:
-        if fetched.qc is None:
-            for proposal in fetched.blocks:
-                # Only what was asked for: that much is certified, and a peer cannot fill the tree.
-                if block_id(proposal.header) in self._wanted and self._is_sound(fetched.sender, proposal):
-                    self._hear_header(proposal)
-                    self._accept(fetched.sender, proposal)
-            return
-        if not fetched.blocks or not self._range_is_certified(fetched.blocks, fetched.qc):
-            self._emit(Report("bad_range", fetched.sender))
-            return
-        for proposal in fetched.blocks:
-            self.certificates.trust(proposal.qc)
-            if proposal.header.height > self.committed.height:
-                self._hear_header(proposal)
-                if self._insert(proposal) is None:
-                    break
-            self._process_qc(proposal.qc, fetched.sender)
-        self._process_qc(fetched.qc, fetched.sender)
-        self._asked.pop("range", None)
-        if len(fetched.blocks) >= RANGE_MAX:
-            self._fetch_range(self.committed.height + RANGE_MAX, fetched.sender)
+        if fetched.qc is not None:
+            self._on_range(fetched.sender, fetched.blocks, fetched.qc)
+        elif fetched.blocks and block_id(fetched.blocks[-1].header) in self._wanted:
+            # Only what was asked for: that much is certified, and a peer cannot fill the tree.
+            self._on_chain(fetched.sender, fetched.blocks)
 
-    def _range_is_certified(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> bool:
-        """The QC is valid for the last block, and each block is the parent that the next one names."""
-        expected = qc.block_id
+    def _on_chain(self, sender: int, blocks: tuple[Proposal, ...]) -> None:
+        """A wanted block and some of its ancestors."""
+        if not self._hang_together(blocks, block_id(blocks[-1].header)):
+            self._emit(Report("bad_blocks", sender))
+            return
+        self._ask_below(blocks[0], sender)
+        for proposal in blocks:
+            self.certificates.trust(proposal.qc)
+            self._hear_header(proposal)
+            if self._insert(proposal) is None and proposal.header.height > self.committed.height:
+                self.tree.hold(proposal)
+
+    def _on_range(self, sender: int, blocks: tuple[Proposal, ...], qc: QuorumCert) -> None:
+        """Committed blocks by height. One QC is verified for all of them."""
+        if not blocks or not self._hang_together(blocks, qc.block_id) or not self.certificates.qc_is_valid(qc):
+            self._emit(Report("bad_range", sender))
+            return
+        above = [block for block in blocks if block.header.height > self.committed.height]
+        if above and above[0].header.parent_id != self.committed.id:
+            self._emit(Report("bad_range", sender, "it does not stand on the committed block"))
+            return
+        for proposal in above:
+            self.certificates.trust(proposal.qc)
+            self._hear_header(proposal)
+            self._insert(proposal)
+        self._process_qc(qc, sender)
+        self._asked.pop("range", None)
+        if len(blocks) >= RANGE_MAX:
+            self._fetch_range(self.committed.height + RANGE_MAX, sender)
+
+    def _hang_together(self, blocks: tuple[Proposal, ...], last: bytes) -> bool:
+        """Each block is the parent that the next one names, down from a certified one. So a quorum holds each of them for
+        sound: its certificates need no check of ours, and its proposer's word is not asked for."""
+        expected = last
         for block in reversed(blocks):
             if block_id(block.header) != expected or form_error(block, self.committee):
                 return False
             expected = block.header.parent_id
-        return self.certificates.qc_is_valid(qc)
+        return True
 
-    def _want(self, qc: QuorumCert, hint: int) -> None:
-        if qc.block_id not in self._wanted and len(self._wanted) < WANTED_LIMIT:
-            self._wanted[qc.block_id] = (qc.round, hint)
-            self._emit(FetchBlocks((qc.block_id,), hint))
+    def _ask_below(self, block: Proposal, sender: int) -> None:
+        """For what lies between the committed block and this one, where its parent is not held."""
+        header = block.header
+        if header.parent_id in self.tree:
+            return
+        missing = header.height - 1 - self.committed.height
+        self._want(block.qc, sender, missing - 1 if missing <= RANGE_GAP else 0)
+        if missing > RANGE_GAP:
+            self._fetch_range(header.height - 1, sender)
 
-    def _fetch_range(self, to_height: int, hint: int) -> None:
+    def _want(self, qc: QuorumCert, sender: int, ancestors: int = 0) -> None:
+        """A certified block that is not held is asked for, with so many of its ancestors as are missing."""
+        if qc.block_id in self.tree or qc.round <= self.committed.round:
+            return
+        wanted = self._wanted.get(qc.block_id)
+        if wanted is not None:
+            wanted.ancestors = max(wanted.ancestors, ancestors)
+        elif len(self._wanted) < WANTED_LIMIT:
+            wanted = Wanted(qc.round, self._holders_of(qc, sender), max(0, ancestors))
+            self._wanted[qc.block_id] = wanted
+            self._asked[qc.block_id] = self._now
+            self._emit(wanted.question(qc.block_id))
+
+    def _holders_of(self, qc: QuorumCert, sender: int) -> tuple[int, ...]:
+        """Who showed the certificate, then all who signed it: the block was durable at each of them before it did."""
+        signers = self.committee.signers(qc.signers) or []
+        return tuple(dict.fromkeys(member for member in (sender, *signers) if member != self.me))
+
+    def _fetch_range(self, to_height: int, sender: int) -> None:
         first = self.committed.height + 1
         if to_height < first or not self._may_ask("range"):
             return
-        if self._range_from == first:
-            hint = self._after(self._range_hint)
-        self._range_from, self._range_hint = first, hint
-        self._emit(FetchRange(first, min(to_height, first + RANGE_MAX - 1), hint))
+        members = self._range_members(sender, again=self._range_from == first)
+        self._range_from = first
+        self._emit(FetchRange(first, min(to_height, first + RANGE_MAX - 1), members))
 
-    def _after(self, asked: int) -> int:
-        """Whom to ask next when one gave nothing of use: whoever offers first, or most often, may be hostile."""
-        return (asked + 1) % len(self.committee)
+    def _range_members(self, sender: int, *, again: bool) -> tuple[int, ...]:
+        """Whoever offers goes first, unless nothing came of the last question; the others follow in turn, so that he who offers
+        most often, and his friend, are not the two that are asked."""
+        self._range_turn += 1
+        size = len(self.committee)
+        in_turn = [(self.me + 1 + (self._range_turn + i) % (size - 1)) % size for i in range(size - 1)]
+        return tuple(dict.fromkeys(in_turn if again else (sender, *in_turn)))
 
     def _may_ask(self, what: object) -> bool:
         """At most once in RETRY_MS for the same thing."""
@@ -737,11 +809,10 @@ class Replica:
                 if last is not None and not self.halted:
                     self._emit(Broadcast(last))
                 self._schedule_resend()  # also with nothing to send: this is when the next tick is due
-        for identity, (wanted_round, asked) in self._wanted.items():
+        for identity, wanted in self._wanted.items():
             if self._may_ask(identity):
-                hint = self._after(asked)
-                self._wanted[identity] = (wanted_round, hint)
-                self._emit(FetchBlocks((identity,), hint))
+                wanted.turn += 1
+                self._emit(wanted.question(identity))
 
     def _give_up(self) -> None:
         """P3: persists and multicasts this replica's timeout for its round, once; L2: with its highest QC."""

@@ -17,7 +17,7 @@ from ledger_commit.consensus.messages import (
     TimeoutGroup,
 )
 from ledger_commit.peer_service import PeerServicer
-from ledger_commit.peers import FETCH_TIMEOUT_S, MAX_BLOCK_ANSWER_BYTES, Peer
+from ledger_commit.peers import FETCH_TIMEOUT_S, MAX_BLOCK_ANSWER_BYTES, Peer, Peers
 from runtime.grpc_server import GrpcServer
 from runtime.identity import Role
 from runtime.network import ReplicaAddress
@@ -94,9 +94,10 @@ async def test_no_more_bytes_are_taken_than_the_batches_have(generous: tuple[Gen
     ("request_", "most"),
     [
         (ledger_pb2.FetchBlocksRequest(ids=[bytes(32)]), 1),
+        (ledger_pb2.FetchBlocksRequest(ids=[bytes(32)], ancestors=3), 4),
         (ledger_pb2.FetchBlocksRequest(from_height=5, to_height=9), 5),
     ],
-    ids=["by id", "by height"],
+    ids=["by id", "by id with ancestors", "by height"],
 )
 async def test_no_more_blocks_are_taken_than_were_asked_for(
     generous: tuple[Generous, Peer], request_: ledger_pb2.FetchBlocksRequest, most: int
@@ -108,6 +109,20 @@ async def test_no_more_blocks_are_taken_than_were_asked_for(
     servicer.size = MAX_BLOCK_ANSWER_BYTES * most
     assert await peer.blocks(request_) == []
     assert await stopped(servicer)
+
+
+async def test_those_named_are_asked_in_their_order_but_for_who_is_away(
+    generous: tuple[Generous, Peer], certificates: Certificates
+) -> None:
+    _, first = generous
+    nowhere = ReplicaAddress("cygnus", "127.0.0.1:1", 0)
+    others = [Peer(i, nowhere, certificates("aurora", Role.REPLICA), lambda _index: None) for i in (2, 3)]
+    peers = Peers([first, *others])
+    assert [peer.index for peer in peers.named((3, 7, 1))] == [3, 1], "no other is asked, and no stranger"
+    first.consensus.open = others[0].consensus.open = True
+    assert [peer.index for peer in peers.named((3, 2, 1))] == [2, 1, 3]
+    for peer in others:
+        await peer._channel.close()
 
 
 def test_the_largest_block_is_within_what_is_taken_of_an_answer() -> None:

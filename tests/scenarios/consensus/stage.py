@@ -21,6 +21,7 @@ does about it, in order. The commands:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from ledger_commit.consensus.events import (
@@ -142,6 +143,13 @@ class Actor:
 
     def crash(self) -> None:
         self.replica, self.crash_before = None, ""
+
+    def blocks_down_from(self, identity: bytes, ancestors: int) -> tuple[Proposal, ...]:
+        found: list[Proposal] = []
+        while len(found) <= ancestors and identity in self.disk.blocks:
+            found.append(self.stage.known[identity])
+            identity = found[-1].header.parent_id
+        return tuple(found[::-1])
 
     def _do(self, effect: Effect) -> list[Executed]:
         if told := self.stage.tell_effect(effect):
@@ -345,18 +353,21 @@ class Stage:
             self.flying.append(Flying(sender, to, kind, told, event))
 
     def serve(self, asker: int, wanted: FetchBlocks | FetchRange | FetchBatches) -> None:
-        """The answer of the first peer that has one, the one named first."""
+        """The answer of the first peer that has one, in the order of the question; for a range, of two."""
         peers = [a for a in self.actors if a.me != asker and a.replica is not None and not {a.me, asker} & self.away]
-        for peer in sorted(peers, key=lambda a: a.me != wanted.hint):
-            if answers := self._answers(peer, wanted):
-                for kind, told, event in answers:
-                    self._fly(peer.me, asker, kind, told, event)
-                return
+        if isinstance(wanted, FetchBatches):
+            peers.sort(key=lambda a: a.me != wanted.hint)
+        else:
+            peers = [peer for member in wanted.members for peer in peers if peer.me == member]
+        given = ((peer, answers) for peer in peers if (answers := self._answers(peer, wanted)))
+        for peer, answers in islice(given, 2 if isinstance(wanted, FetchRange) else 1):
+            for kind, told, event in answers:
+                self._fly(peer.me, asker, kind, told, event)
 
     def _answers(self, peer: Actor, wanted: FetchBlocks | FetchRange | FetchBatches) -> list[tuple[str, str, Event]]:
         match wanted:
-            case FetchBlocks(ids):
-                found = tuple(self.known[i] for i in ids if i in peer.disk.blocks)
+            case FetchBlocks(identity, ancestors):
+                found = peer.blocks_down_from(identity, ancestors)
                 names = " ".join(map(self.name, found))
                 return [("blocks", f"blocks {names}", BlocksFetched(peer.me, found))] if found else []
             case FetchRange(first, last):
@@ -411,10 +422,11 @@ class Stage:
                 return f"sends {to}: {self.tell(message)}"
             case Commit(blocks, qc):
                 return f"commits {' '.join(map(self.name, blocks))}, proven by QC {qc.round}"
-            case FetchBlocks(ids, hint):
-                return f"asks {hint} for {' '.join(self.names.get(i, '?') for i in ids)}"
-            case FetchRange(first, last, hint):
-                return f"asks {hint} for blocks {first} to {last}"
+            case FetchBlocks(identity, ancestors, members):
+                below = f" and {ancestors} below" if ancestors else ""
+                return f"asks {_in_turn(members)} for {self.names.get(identity, '?')}{below}"
+            case FetchRange(first, last, members):
+                return f"asks {_in_turn(members)} for blocks {first} to {last}"
             case FetchBatches(refs, hint):
                 return f"asks {hint} for {' '.join(f'batch {r.member}.{r.seq}' for r in refs)}"
             case Report(what, member, detail):
@@ -429,6 +441,10 @@ def _tell_record(safety: SafetyRecord | None) -> str:
     timed_out = safety.last_timeout.round if safety.last_timeout else "-"
     voted = safety.last_vote.round if safety.last_vote else "-"
     return f"record (proposal {safety.last_proposed_round or '-'}, vote {voted}, timeout {timed_out})"
+
+
+def _in_turn(members: tuple[int, ...]) -> str:
+    return ", ".join(map(str, members))
 
 
 def _members(told: str) -> list[int]:

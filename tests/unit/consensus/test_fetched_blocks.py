@@ -2,10 +2,25 @@
 
 from dataclasses import replace
 
+import pytest
+
 from ledger_commit.consensus.events import FetchBlocks, FetchRange, Report
 from ledger_commit.consensus.messages import SyncInfo, block_id
-from ledger_commit.consensus.replica import RETRY_MS
-from tests.fixtures.consensus import GENESIS_QC, Bench, certify, chain, of
+from ledger_commit.consensus.replica import RANGE_GAP, RETRY_MS
+from tests.fixtures.consensus import (
+    GENESIS_QC,
+    Bench,
+    batch,
+    block,
+    certify,
+    chain,
+    committed,
+    of,
+    reports,
+    time_out,
+    vote_data,
+    votes,
+)
 
 
 def test_a_certified_block_needs_no_signature_of_its_proposer() -> None:
@@ -13,7 +28,7 @@ def test_a_certified_block_needs_no_signature_of_its_proposer() -> None:
     (wanted,) = chain(1)
     bench = Bench()
     asked = bench.learn(certify(wanted))
-    assert FetchBlocks((block_id(wanted.header),), 3) in asked
+    assert FetchBlocks(block_id(wanted.header), 0, (3, 1, 2)) in asked
     told = bench.fetch(replace(wanted, signature=b"\x01" * 96))
     assert not [effect for effect in told if isinstance(effect, Report)]
     assert block_id(wanted.header) in bench.replica.tree
@@ -26,24 +41,43 @@ def test_a_proposal_needs_it() -> None:
     assert block_id(proposed.header) not in bench.replica.tree
 
 
-def test_a_block_that_one_member_does_not_give_is_asked_of_the_next() -> None:
-    """Whoever showed the certificate may be hostile, and would be asked for ever."""
+def test_a_certified_block_is_asked_of_those_who_signed_for_it_each_in_turn() -> None:
+    """Whoever showed the certificate may be hostile, and would be asked for ever; the signers have made the block durable."""
     (wanted,) = chain(1)
     bench = Bench()
-    hints = [fetch.hint for fetch in of(bench.learn(certify(wanted)), FetchBlocks)]
+    asked = of(bench.learn(certify(wanted, (0, 1, 2))), FetchBlocks)
     for _ in range(3):
-        hints += [fetch.hint for fetch in of(bench.after(RETRY_MS), FetchBlocks)]
-    assert hints == [3, 0, 1, 2]
+        asked += of(bench.after(RETRY_MS), FetchBlocks)
+    assert [fetch.members for fetch in asked] == [(3, 1, 2), (1, 2, 3), (2, 3, 1), (3, 1, 2)]
+    assert of(bench.after(RETRY_MS - 1), FetchBlocks) == []
 
 
-def test_a_range_that_one_member_does_not_give_is_asked_of_the_next() -> None:
-    """Also where that one offers itself more often than all others."""
+def test_who_showed_a_certificate_and_signed_it_stands_once_in_the_order() -> None:
+    (wanted,) = chain(1)
+    (asked,) = of(Bench(me=1).learn(certify(wanted, (0, 1, 3))), FetchBlocks)
+    assert asked.members == (3, 0)
+
+
+def test_a_range_that_one_member_does_not_give_is_asked_of_the_others() -> None:
+    """Also where that one offers itself more often than all others: two are asked at once, and all in turn."""
     far = SyncInfo(GENESIS_QC, None, 1000)
-    bench, hints = Bench(), []
+    bench, asked = Bench(), []
     for _ in range(4):
-        hints += [fetch.hint for fetch in of(bench.hear(3, far), FetchRange)]
+        asked += [fetch.members for fetch in of(bench.hear(3, far), FetchRange)]
         bench.after(RETRY_MS)
-    assert hints == [3, 0, 1, 2]
+    assert asked == [(3, 2, 1), (3, 1, 2), (1, 2, 3), (2, 3, 1)]
+
+
+def test_who_offers_ranges_all_the_time_does_not_choose_the_other_that_is_asked() -> None:
+    """It gives two blocks a time, so that something comes of every question; its friend is asked beside it in turn only."""
+    blocks = chain(*range(1, 13))
+    bench, second = Bench(), set()
+    for last in range(2, 12):
+        (asked,) = of(bench.hear(3, SyncInfo(GENESIS_QC, None, 1000)), FetchRange)
+        assert asked.members[0] == 3
+        second.add(asked.members[1])
+        bench.fetch(*blocks[asked.from_height - 1 : last], qc=certify(blocks[last - 1]))
+    assert second == {1, 2}
 
 
 def test_a_range_that_came_is_followed_by_one_of_whoever_offers() -> None:
@@ -53,4 +87,97 @@ def test_a_range_that_came_is_followed_by_one_of_whoever_offers() -> None:
     bench.hear(3, SyncInfo(GENESIS_QC, None, 1000))
     bench.fetch(*blocks, qc=certify(blocks[-1]))
     (following,) = of(bench.hear(2, SyncInfo(GENESIS_QC, None, 1000)), FetchRange)
-    assert (following.from_height, following.hint) == (12, 2)
+    assert (following.from_height, following.members[0]) == (12, 2)
+
+
+# A block with its ancestors.
+
+
+LONG = chain(*range(1, RANGE_GAP + 6))
+
+
+def test_sixty_four_ancestors_come_in_one_answer() -> None:
+    """An orphan tells by its height how many are missing."""
+    orphan = LONG[RANGE_GAP]
+    bench = Bench()
+    (asked,) = of(bench.propose(orphan), FetchBlocks)
+    assert (asked.id, asked.ancestors) == (orphan.header.parent_id, RANGE_GAP - 1)
+    told = bench.fetch(*LONG[:RANGE_GAP])
+    assert not of(told, FetchBlocks)
+    assert committed(told) == list(range(1, RANGE_GAP))
+    assert votes(told) == [vote_data(orphan)]
+
+
+def test_one_more_is_a_range_and_the_parent_alone() -> None:
+    """The parent all the same: while nothing commits, no range leads up to it."""
+    told = Bench().propose(LONG[RANGE_GAP + 1])
+    assert [(fetch.ancestors, fetch.members[0]) for fetch in of(told, FetchBlocks)] == [(0, 2)]
+    assert [(fetch.from_height, fetch.to_height) for fetch in of(told, FetchRange)] == [(1, RANGE_GAP + 1)]
+
+
+def test_an_answer_that_does_not_reach_down_is_followed_by_what_lies_below() -> None:
+    """Here only the block was asked for, by a certificate that tells no height; and what it stands on is asked for at once."""
+    bench = Bench()
+    bench.learn(certify(LONG[9]))
+    (below,) = of(bench.fetch(LONG[8], LONG[9], sender=2), FetchBlocks)
+    assert (below.id, below.ancestors, below.members) == (block_id(LONG[7].header), 7, (2, 1))
+    told = bench.fetch(*LONG[:8])
+    assert committed(told) == list(range(1, 10))
+    assert not of(bench.after(RETRY_MS), FetchBlocks)
+
+
+def test_a_peer_that_has_committed_up_to_there_is_asked_for_a_chain() -> None:
+    """From RANGE_GAP + 1 missing heights on for a range. A height that is no use asks for nothing but the certified block."""
+    tip = LONG[RANGE_GAP]
+    for height, ancestors, ranges in ((RANGE_GAP, RANGE_GAP, 0), (RANGE_GAP + 1, 0, 1), (0, 0, 0)):
+        told = Bench().hear(3, SyncInfo(certify(tip), None, height))
+        assert [fetch.ancestors for fetch in of(told, FetchBlocks)] == [ancestors]
+        assert len(of(told, FetchRange)) == ranges
+
+
+def test_who_learns_later_how_much_is_missing_asks_for_more_the_next_time() -> None:
+    bench = Bench()
+    bench.learn(certify(LONG[9]))
+    assert not of(bench.hear(2, SyncInfo(certify(LONG[9]), None, 9)), FetchBlocks)
+    (again,) = of(bench.after(RETRY_MS), FetchBlocks)
+    assert (again.ancestors, again.members) == (9, (1, 2, 3))
+
+
+def test_a_certificate_below_the_committed_block_asks_for_nothing() -> None:
+    """A leader that builds on another old block would have everyone ask for it until the next commit."""
+    first, second = LONG[:2]
+    bench = Bench()
+    for block_ in (*LONG[:4],):
+        bench.propose(block_)
+    assert bench.replica.committed.height == 2
+    rival = block(first, 2, time_ms=1 + second.header.time_ms)
+    stray = block(rival, 5, tc=time_out(4, certify(rival)))
+    assert not of(bench.propose(stray) + bench.after(RETRY_MS), FetchBlocks)
+
+
+BROKEN = {
+    "one left out": (*LONG[:2], *LONG[3:6]),
+    "one exchanged": (*LONG[:2], block(LONG[1], 3, time_ms=20_000), *LONG[3:6]),
+    "another payload under one header": (*LONG[:4], replace(LONG[4], batches=(batch(0, 1),)), LONG[5]),
+    "another certificate under one header": (*LONG[:4], replace(LONG[4], qc=certify(LONG[3], (1, 2, 3))), LONG[5]),
+    "the other way round": (*LONG[4::-1], LONG[5]),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_ancestors_that_do_not_lead_up_to_the_wanted_block_are_refused_whole(case: str) -> None:
+    bench = Bench()
+    bench.learn(certify(LONG[5]))
+    told = bench.fetch(*BROKEN[case], sender=2)
+    assert (reports(told), committed(told), len(bench.replica.tree)) == ([("bad_blocks", 2)], [], 0)
+    assert committed(bench.fetch(*LONG[:6])) == [1, 2, 3, 4, 5]
+
+
+def test_ancestors_that_overlap_what_is_held_and_committed_do_no_harm() -> None:
+    bench = Bench()
+    for proposal in LONG[:4]:
+        bench.propose(proposal)
+    bench.learn(certify(LONG[6]))
+    told = bench.fetch(*LONG[:7])
+    assert (reports(told), committed(told)) == ([], [3, 4, 5, 6])
+    assert bench.replica.tree._orphans == {}

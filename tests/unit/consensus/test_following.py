@@ -142,11 +142,11 @@ def test_a_certified_header_that_tells_the_state_here_stops_nobody() -> None:
 
 
 def test_an_orphan_asks_for_its_parent_and_waits_for_it() -> None:
-    """Down to what is held, one after the other; then all of them stand."""
+    """With all between it and what is held; who gives one a time is asked for the rest. Then all of them stand."""
     bench = Bench()
-    assert of(bench.propose(LONG[3]), FetchBlocks) == [FetchBlocks(ids(LONG[2]), 0)]
-    assert of(bench.fetch(LONG[2]), FetchBlocks) == [FetchBlocks(ids(LONG[1]), 3)]
-    assert of(bench.fetch(LONG[1]), FetchBlocks) == [FetchBlocks(ids(LONG[0]), 3)]
+    assert of(bench.propose(LONG[3]), FetchBlocks) == [FetchBlocks(ids(LONG[2])[0], 2, (1, 2))]
+    assert of(bench.fetch(LONG[2]), FetchBlocks) == [FetchBlocks(ids(LONG[1])[0], 1, (3, 1, 2))]
+    assert of(bench.fetch(LONG[1]), FetchBlocks) == [FetchBlocks(ids(LONG[0])[0], 0, (3, 1, 2))]
     effects = bench.fetch(LONG[0])
     assert committed(effects) == [1, 2]
     assert votes(effects) == [vote_data(LONG[3])]
@@ -165,7 +165,7 @@ def test_a_wanted_block_is_vouched_for_by_its_id_and_checked_in_all_that_the_id_
     bench = Bench()
     bench.learn(certify(LONG[0]))
     exchanged = replace(LONG[0], batches=(batch(0, 1),))
-    assert reports(bench.fetch(exchanged, sender=2)) == [("bad_proposal", 2)]
+    assert reports(bench.fetch(exchanged, sender=2)) == [("bad_blocks", 2)]
     assert ids(LONG[0])[0] not in bench.replica.tree
     bench.fetch(replace(LONG[0], signature=LONG[1].signature))
     assert ids(LONG[0])[0] in bench.replica.tree
@@ -186,7 +186,7 @@ def test_a_certified_rival_is_fetched_and_taken() -> None:
     bench = Bench()
     bench.propose(mine)
     assert reports(bench.propose(theirs)) == [("evidence", 1), ("double_proposal", 1)]
-    assert of(bench.learn(certify(theirs, (1, 2, 3))), FetchBlocks) == [FetchBlocks(ids(theirs), 3)]
+    assert of(bench.learn(certify(theirs, (1, 2, 3))), FetchBlocks) == [FetchBlocks(ids(theirs)[0], 0, (3, 1, 2))]
     bench.fetch(theirs)
     second = block(theirs, 2)
     assert votes(bench.propose(second)) == [vote_data(second)]
@@ -225,21 +225,21 @@ def test_what_was_asked_is_forgotten_in_time() -> None:
 
 
 def test_a_replica_far_behind_asks_for_a_range() -> None:
-    """From a proposal: more than RANGE_GAP heights are missing. From a SyncInfo: whenever more than one is."""
-    far = LONG[RANGE_GAP]
-    assert of(Bench().propose(LONG[RANGE_GAP - 1]), FetchRange) == []
-    assert of(Bench().propose(far), FetchRange) == [FetchRange(1, far.header.height - 1, far.header.proposer)]
-    for height, asked in ((1, []), (2, [FetchRange(1, 2, 3)]), (10**15, [FetchRange(1, RANGE_MAX, 3)])):
+    """More than RANGE_GAP heights: a proposal tells so by its height, a SyncInfo by that of its sender, who may lie."""
+    for height, last in ((RANGE_GAP, 0), (RANGE_GAP + 1, RANGE_GAP + 1), (10**15, RANGE_MAX)):
+        asked = [FetchRange(1, last, (3, 2, 1))] if last else []
         assert of(Bench().hear(3, SyncInfo(certify(LONG[9]), None, height)), FetchRange) == asked
+        far = block(LONG[9], 11, height=height + 1)
+        assert of(Bench().propose(far), FetchRange) == asked
 
 
 def test_a_range_is_asked_for_once_in_a_while() -> None:
     bench = Bench()
-    info = SyncInfo(certify(LONG[9]), None, 20)
+    info = SyncInfo(certify(LONG[9]), None, 100)
     assert len(of(bench.hear(3, info), FetchRange)) == 1
     assert of(bench.hear(2, info), FetchRange) == []
     bench.now += 250
-    assert of(bench.hear(2, info), FetchRange) == [FetchRange(1, 20, 0)]
+    assert of(bench.hear(2, info), FetchRange) == [FetchRange(1, 100, (3, 1, 2))]
 
 
 def test_a_certified_range_is_followed() -> None:
@@ -267,7 +267,7 @@ def test_a_whole_range_is_followed_by_the_next() -> None:
     effects = bench.fetch(*blocks, qc=certify(blocks[-1]), sender=2)
     last = RANGE_MAX - 1
     assert committed(effects)[-1] == last
-    assert of(effects, FetchRange) == [FetchRange(last + 1, last + RANGE_MAX, 2)]
+    assert of(effects, FetchRange) == [FetchRange(last + 1, last + RANGE_MAX, (2, 3, 1))]
 
 
 BAD_RANGES: dict[str, tuple[tuple[Proposal, ...], Any]] = {
@@ -290,11 +290,23 @@ def test_a_range_that_does_not_hang_together_is_refused_whole(case: str) -> None
     assert (len(bench.replica.tree), bench.replica.round) == (0, 1)
 
 
-def test_a_range_above_what_is_held_is_no_use_yet() -> None:
-    """Its certificate counts; its blocks do not stand on anything."""
+def test_a_range_that_does_not_stand_on_the_committed_block_is_refused() -> None:
+    """It hangs together and is certified, and there is no saying what it stands on: nobody was asked for that one."""
     bench = Bench()
     effects = bench.fetch(*LONG[4:9], qc=certify(LONG[8]))
-    assert (committed(effects), len(bench.replica.tree), bench.replica.round) == ([], 0, 10)
+    assert (reports(effects), committed(effects)) == ([("bad_range", 3)], [])
+    assert (len(bench.replica.tree), bench.replica.round) == (0, 1)
+    for proposal in LONG[:4]:
+        bench.propose(proposal)
+    effects = bench.fetch(*LONG[3:9], qc=certify(LONG[8]))
+    assert reports(effects) == [("bad_range", 3)], "the third is held and not committed"
+
+
+def test_a_range_that_was_committed_meanwhile_accuses_nobody() -> None:
+    bench = Bench()
+    for proposal in LONG[:9]:
+        bench.propose(proposal)
+    assert reports(bench.fetch(*LONG[:3], qc=certify(LONG[2]))) == []
 
 
 # The own log.
@@ -331,7 +343,7 @@ def test_a_restart_whose_log_lost_a_block_fetches_it() -> None:
     before.learn(certify(LONG[0]))
     record = persisted(before.after(20_000))[-1]
     again = Bench(safety=record)
-    assert of(again.first, FetchBlocks) == [FetchBlocks(ids(LONG[0]), 0)]
+    assert of(again.first, FetchBlocks) == [FetchBlocks(ids(LONG[0])[0], 0, (1, 2))]
 
 
 # Proposing.

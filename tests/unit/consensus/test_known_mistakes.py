@@ -166,7 +166,7 @@ def test_09_a_qc_before_its_block_is_held_and_the_block_fetched() -> None:
     for voter in (0, 1):
         bench.hear(voter, vote(voter, first))
     effects = bench.hear(3, vote(3, first))
-    assert of(effects, FetchBlocks) == [FetchBlocks((block_id(first.header),), 3)]
+    assert of(effects, FetchBlocks) == [FetchBlocks(block_id(first.header), 0, (3, 0, 1))]
     assert (bench.replica.round, proposals(effects)) == (2, [])
     (proposal,) = proposals(bench.fetch(first))
     assert (proposal.header.round, proposal.header.parent_id) == (2, block_id(first.header))

@@ -426,7 +426,7 @@ def test_p8_a_qc_whose_block_is_missing_commits_when_the_block_comes() -> None:
     bench = Bench()
     bench.propose(B1)
     effects = bench.learn(certify(B2))
-    assert (committed(effects), of(effects, FetchBlocks)) == ([], [FetchBlocks((block_id(B2.header),), 3)])
+    assert (committed(effects), of(effects, FetchBlocks)) == ([], [FetchBlocks(block_id(B2.header), 0, (3, 1, 2))])
     assert committed(bench.fetch(B2)) == [1]
 
 

@@ -6,7 +6,7 @@ Messages go from node to node in memory; what a replica sends is written down, w
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from ledger_commit.adapters.block_log import BlockLog
 from ledger_commit.adapters.disk import DiskFile
 from ledger_commit.adapters.safety_record import SafetyFile
 from ledger_commit.consensus.events import SafetyRecord
-from ledger_commit.consensus.messages import BATCH, PROPOSAL, Batch, BatchRef, Proposal, Timeout, Vote, block_id
+from ledger_commit.consensus.messages import BATCH, Batch, BatchRef, Proposal, Timeout, Vote, block_id
 from ledger_commit.consensus.pacemaker import Pace
 from ledger_commit.keys import ReplicaKeys
 from ledger_commit.ledger import OpaqueLedger
 from ledger_commit.node import Node
 from ledger_commit.opening import committee_of, open_disk
+from ledger_commit.peer_service import PeerServicer
 from ledger_commit.seen import SeenRecords
 from ledger_commit.wire import from_request, to_last_seen
 from runtime.bls import Bls, backend
@@ -82,8 +83,7 @@ class Neighbour:
 
     async def blocks(self, request: ledger_pb2.FetchBlocksRequest) -> list[ledger_pb2.FetchBlocksResponse]:
         await asyncio.sleep(0)
-        found = [] if self._to.power.off else [self._to.node.block(i) for i in request.ids]
-        return [ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(b)) for b in found if b]
+        return [] if self._to.power.off else list(PeerServicer(self._to.node).blocks(request))
 
     async def batches(self, refs: list[BatchRef]) -> list[bytes]:
         await asyncio.sleep(0)
@@ -103,6 +103,9 @@ class Wires:
 
     def first(self, hint: int) -> list[Neighbour]:
         return sorted(self, key=lambda n: n.index != hint)
+
+    def named(self, members: Sequence[int]) -> list[Neighbour]:
+        return [neighbour for member in members for neighbour in self if neighbour.index == member]
 
     def broadcast(self, request: ledger_pb2.ExchangeRequest) -> None:
         self._of.power.step()

@@ -49,8 +49,7 @@ def _stop(machine: Machine) -> None:
     for timer in (node._timer, node.lane._timer):
         if timer is not None:
             timer.cancel()
-    for task in node._fetches:
-        task.cancel()
+    node.fetching.close()
     node._thread.shutdown(wait=True)
 
 
@@ -172,7 +171,7 @@ async def _lose_power_and_go_on(machines: list[Machine], victim: int, off_at: in
     for machine in machines:
         machine.start([m for m in machines if m is not machine])
         assert not machine.node.replica.halted
-    await work(machines, WORK_S)
+    await work(machines, WORK_S, lambda: max(len(m.node.chain) for m in machines) > before)
     for machine in machines:
         assert contradictions(machine.sent) == []
     assert max(len(m.node.chain) for m in machines) > before, "the replicas go on"

@@ -177,7 +177,7 @@ async def test_a_batch_that_a_block_names_is_fetched_whatever_else_its_member_se
     for seq in (1, 2, 9):
         peer._to.node.receive_batch(signed(seq)[1])
     refs = (signed(1)[0], signed(2)[0])
-    await node._fetch_batches(FetchBatches(refs, 1))
+    await node.fetching.batches(FetchBatches(refs, 1))
     assert {ref.digest for ref in refs} <= held(machine)
     assert unwanted[0].digest not in held(machine)
 

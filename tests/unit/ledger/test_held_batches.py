@@ -19,5 +19,5 @@ async def test_a_batch_that_the_core_left_out_is_told_again_when_it_asks(tmp_pat
     assert isinstance(stored, BatchStored)
     node._events.clear()
     absent = replace(stored.ref, digest=bytes(32))
-    await node._fetch_batches(FetchBatches((absent, stored.ref), 1))
+    await node.fetching.batches(FetchBatches((absent, stored.ref), 1))
     assert list(node._events) == [stored]

@@ -120,13 +120,16 @@ class FetchBlocksRequest(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     FROM_HEIGHT_FIELD_NUMBER: _builtins.int
     TO_HEIGHT_FIELD_NUMBER: _builtins.int
+    ANCESTORS_FIELD_NUMBER: _builtins.int
     from_height: _builtins.int
     """First height of the range, from 1."""
     to_height: _builtins.int
     """Last height, included; at most 256 blocks are sent. 0 where no range is asked for."""
+    ancestors: _builtins.int
+    """How many ancestors are wanted with each of the ids."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """At most 64; 32 bytes each. Empty where a range is asked for."""
+        """At most 64; 32 bytes each. Empty where a range is asked for. At most 64 blocks are sent, ancestors included."""
 
     def __init__(
         self,
@@ -134,10 +137,11 @@ class FetchBlocksRequest(_message.Message):
         ids: _abc.Iterable[_builtins.bytes] | None = ...,
         from_height: _builtins.int = ...,
         to_height: _builtins.int = ...,
+        ancestors: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_height", b"from_height", "ids", b"ids", "to_height", b"to_height"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ancestors", b"ancestors", "from_height", b"from_height", "ids", b"ids", "to_height", b"to_height"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

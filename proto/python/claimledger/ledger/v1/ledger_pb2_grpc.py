@@ -462,7 +462,7 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FetchBlocks(self, request, context):
-        """Blocks by height or by id, with what proves them.
+        """Blocks by height or by id, with what proves them. By id, each block comes before its parent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

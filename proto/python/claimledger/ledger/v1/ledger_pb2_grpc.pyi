@@ -166,7 +166,7 @@ class PeerServiceStub:
     Exchange: _grpc.StreamUnaryMultiCallable[_ledger_pb2.ExchangeRequest, _ledger_pb2.ExchangeResponse]
     """One stream from each replica to each other; messages in order, flow controlled."""
     FetchBlocks: _grpc.UnaryStreamMultiCallable[_ledger_pb2.FetchBlocksRequest, _ledger_pb2.FetchBlocksResponse]
-    """Blocks by height or by id, with what proves them."""
+    """Blocks by height or by id, with what proves them. By id, each block comes before its parent."""
     FetchBatches: _grpc.UnaryStreamMultiCallable[_ledger_pb2.FetchBatchesRequest, _ledger_pb2.FetchBatchesResponse]
     """Batches by digest."""
     GetPosition: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetPositionRequest, _ledger_pb2.GetPositionResponse]
@@ -184,7 +184,7 @@ class PeerServiceAsyncStub(PeerServiceStub):
     Exchange: _aio.StreamUnaryMultiCallable[_ledger_pb2.ExchangeRequest, _ledger_pb2.ExchangeResponse]  # type: ignore[assignment]
     """One stream from each replica to each other; messages in order, flow controlled."""
     FetchBlocks: _aio.UnaryStreamMultiCallable[_ledger_pb2.FetchBlocksRequest, _ledger_pb2.FetchBlocksResponse]  # type: ignore[assignment]
-    """Blocks by height or by id, with what proves them."""
+    """Blocks by height or by id, with what proves them. By id, each block comes before its parent."""
     FetchBatches: _aio.UnaryStreamMultiCallable[_ledger_pb2.FetchBatchesRequest, _ledger_pb2.FetchBatchesResponse]  # type: ignore[assignment]
     """Batches by digest."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetPositionRequest, _ledger_pb2.GetPositionResponse]  # type: ignore[assignment]
@@ -211,7 +211,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.FetchBlocksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ledger_pb2.FetchBlocksResponse], _abc.AsyncIterator[_ledger_pb2.FetchBlocksResponse]]:
-        """Blocks by height or by id, with what proves them."""
+        """Blocks by height or by id, with what proves them. By id, each block comes before its parent."""
 
     @_abc_1.abstractmethod
     def FetchBatches(
