@@ -238,7 +238,8 @@ async def test_streams_of_an_organisation_are_bounded_and_leave_room_for_others(
         open_streams = [clinic.TrackClaims(intake_pb2.TrackClaimsRequest()) for _ in range(STREAMS_OF_ONE)]
         for stream in open_streams:
             await asyncio.wait_for(stream.read(), 5)
-        more = read_error(await failure(clinic.TrackClaims(intake_pb2.TrackClaimsRequest())))
+        one_more = clinic.TrackClaims(intake_pb2.TrackClaimsRequest())
+        more = read_error(await asyncio.wait_for(failure(one_more), 5))
         batch = read_error(await failure(clinic.SubmitClaims(batches(1))))
         await clinic.SubmitClaim(submit("beside"))
         await asyncio.wait_for(other.TrackClaims(intake_pb2.TrackClaimsRequest()).read(), 5)

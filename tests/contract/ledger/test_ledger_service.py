@@ -567,7 +567,7 @@ async def test_subscriptions_of_an_organisation_are_bounded_and_leave_room_for_o
         streams = [stub.SubscribeSettlements(asked) for _ in range(SUBSCRIPTIONS_OF_ONE)]
         for stream in streams:
             await asyncio.wait_for(stream.read(), 5)
-        error = await refused(stub.SubscribeSettlements(asked))
+        error = await asyncio.wait_for(refused(stub.SubscribeSettlements(asked)), 5)
         async with settled.replicas.calling("aurora", "aurora") as other:
             await told(other, "", 1)
         streams[0].cancel()
