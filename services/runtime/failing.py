@@ -17,7 +17,16 @@ FRAMES_TOLD: Final = 3
 
 
 class StateUnreadableError(Exception):
-    """The state of a partition cannot be rebuilt, and going on without it would change results. Says what to do."""
+    """The state of a partition cannot be rebuilt, and going on without it would change results. Says what to do.
+
+    The parts are there for the log, which tells no error's text.
+    """
+
+    def __init__(self, place: str, why: str, remedy: str) -> None:
+        super().__init__(f"the state cannot be read at {place} ({why}): {remedy}")
+        self.place = place
+        self.why = why
+        self.remedy = remedy
 
 
 class StageBrokenError(Exception):

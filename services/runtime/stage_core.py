@@ -188,6 +188,7 @@ class StageCore:
         if not isinstance(failure, DataError | SealedValueError):
             told = KeepsFailingError(len(PAUSES_S), failure)
             if self._in_a_row >= MOST_IN_A_ROW:
+                self._log.error("stage_broken", set_aside_in_a_row=MOST_IN_A_ROW, topic=raw.topic, why=str(told))
                 raise StageBrokenError(f"{MOST_IN_A_ROW} records were set aside in a row, and another one {told}")
             self._in_a_row += 1
         await confirmed(await self._producer.begin([self._letter(raw, told)], _now_ms()))
@@ -249,6 +250,9 @@ class StageCore:
             async for raw in read_to_end(consumer, [TopicPartition(source, partition)]):
                 damaged.take(raw, self._restored(state, raw))
                 count += 1
+        except StateUnreadableError as error:
+            self._log.error("state_unreadable", place=error.place, why=error.why, remedy=error.remedy)
+            raise
         finally:
             await consumer.stop()
         for raw, error in damaged.records:
@@ -288,12 +292,10 @@ class _Damaged:
             return
         at = f"offset {raw.offset} of {self._place}"
         if error.kind in KEY_IS_AWAY:
-            raise StateUnreadableError(f"the state at {at} is sealed by a key that is away ({error}): put the key back")
+            raise StateUnreadableError(at, str(error), "put the key back and start again")
         if len(self._by_key) == MOST_STATE_ASIDE:
-            raise StateUnreadableError(
-                f"more than {MOST_STATE_ASIDE} records cannot be read up to {at} ({error}): does a later version than "
-                "this one write them? Nothing was set aside; run the version that wrote them, or restore the topic"
-            )
+            remedy = "run the version that wrote them, or restore the topic; nothing was set aside"
+            raise StateUnreadableError(at, f"and {MOST_STATE_ASIDE} records before it: {error}", remedy)
         self._by_key[raw.key] = raw, error
 
     @property

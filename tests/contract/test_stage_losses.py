@@ -22,6 +22,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from runtime import stage_core
 from runtime.dlq import list_dead_letters, read_to_end, replay_dead_letters
@@ -197,11 +199,24 @@ async def test_a_stage_at_which_everything_fails_stops_and_keeps_what_comes(
     monkeypatch.setattr(stage_core, "MOST_IN_A_ROW", 2)
     payloads = [b"fail-%02d" % number for number in range(4)]
     await bench.send(payloads)
-    async with working(bench) as broken:
-        with pytest.raises(StageBrokenError, match="2 records were set aside in a row, and another one failed 3 times"):
-            await asyncio.wait_for(broken, 20)
-    letters = await list_dead_letters(bench.kafka, bench.keys, [bench.plan["source"]])
+    with capture_logs() as logs:
+        async with working(bench) as broken:
+            with pytest.raises(
+                StageBrokenError, match="2 records were set aside in a row, and another one failed 3 times"
+            ):
+                await asyncio.wait_for(broken, 20)
+    source = bench.plan["source"]
+    letters = await list_dead_letters(bench.kafka, bench.keys, [source])
     assert [letter.offset for letter in letters] == [0, 1]
+    assert [row["event"] for row in logs if row["log_level"] == "error"] == [
+        "dead_letter",
+        "dead_letter",
+        "stage_broken",
+    ]
+    labels = {"topic": source, "type": "failing"}
+    assert REGISTRY.get_sample_value("claimledger_dead_letters_total", labels) == 2
+    labels = {"stage": bench.plan["group"], "type": "KeyError"}
+    assert REGISTRY.get_sample_value("claimledger_stage_failures_total", labels) == 1 + 3 * 3, "once with its poll"
     Path(bench.plan["repaired"]).touch()
     async with working(bench):
         assert set(await bench.until(4)) == set(payloads)
@@ -236,10 +251,14 @@ async def test_a_stage_whose_state_is_away_stops_and_sets_nothing_aside(bench: B
         key.unlink()
         bench.keys = topic_keys(Path(bench.plan["keys"]), bytes.fromhex(bench.plan["private"]))
     await bench.send([b"one"])
-    async with working(bench) as stopped:
-        told = "put the key back" if count == 1 else "run the version that wrote them"
-        with pytest.raises(StateUnreadableError, match=f"offset {count - 1} of partition 0 of .*{told}"):
-            await asyncio.wait_for(stopped, 20)
+    told = "put the key back" if count == 1 else "run the version that wrote them"
+    place = f"offset {count - 1} of partition 0 of {state}"
+    with capture_logs() as logs:
+        async with working(bench) as stopped:
+            with pytest.raises(StateUnreadableError, match=f"{place} .*{told}"):
+                await asyncio.wait_for(stopped, 20)
+    (row,) = [row for row in logs if row["event"] == "state_unreadable"]
+    assert (row["log_level"], row["place"], row["remedy"].startswith(told)) == ("error", place, True)
     assert await list_dead_letters(bench.kafka, bench.keys, [state, source]) == []
 
 
