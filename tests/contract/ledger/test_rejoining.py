@@ -96,7 +96,8 @@ async def test_a_replica_without_its_record_rejoins_and_its_lane_goes_on(replica
 
 
 async def test_a_replica_with_a_new_disk_rejoins(replicas: Replicas) -> None:
-    """It has nothing but its keys: what it signed it hears of from its peers, and its places in the old lane are taken."""
+    """It has nothing but its keys: what it signed it hears of from its peers, its places in the old lane are taken, and the
+    chain it gets meanwhile."""
     replicas.start(*REPLICAS)
     await submit(replicas, LOST, 1, 2)
     await same_roots(replicas, 2)
@@ -104,16 +105,16 @@ async def test_a_replica_with_a_new_disk_rejoins(replicas: Replicas) -> None:
     shutil.rmtree(replicas.run / "data" / f"replica-{LOST}")
     replicas.start(LOST)
     assert "stale" in await state_of(replicas, LOST)
-    await replicas.executed(LOST, 2)
     assert (await rejoined(replicas)).incarnation == 2
     await submit(replicas, LOST, 3)
     await same_roots(replicas, 4)
 
 
-async def test_a_replica_that_ended_before_its_statement_was_executed_needs_the_next(
+async def test_a_replica_rejoins_by_the_statement_that_it_prepared_and_by_no_other(
     replicas: Replicas, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first statement opened an incarnation that nobody signs in; two records never rest on one statement."""
+    """Not by one with other numbers, nor after an end in between: two records never rest on one statement, and another one
+    opens the next incarnation."""
     replicas.start(*REPLICAS)
     await submit(replicas, "aurora", 1)
     await same_roots(replicas, 1)
@@ -124,16 +125,23 @@ async def test_a_replica_that_ended_before_its_statement_was_executed_needs_the_
     session = session_of(replicas)
     first = await prepared(replicas)
     assert REOPEN_LANE.decode(first).incarnation == 2
-    await replicas.stop(LOST)
-    await asyncio.to_thread(hand_in, session, first)
-    replicas.start(LOST)
-    assert "lost" in await state_of(replicas, LOST)
+    await asyncio.to_thread(hand_in, session, first[:-1] + bytes((first[-1] + 1,)))
     await replicas.executed(LOST, 2)
+    assert "lost" in await state_of(replicas, LOST)
     with pytest.raises(BootstrapError, match=RefusalReason.WRONG_INCARNATION.name):
-        await asyncio.to_thread(hand_in, session, first[:-1] + bytes((first[-1] + 1,)))
+        await asyncio.to_thread(hand_in, session, first)
+    await replicas.executed(LOST, 3)
+    assert "reason=WRONG_INCARNATION" in capsys.readouterr().out
+
+    second = await prepared(replicas)
+    await replicas.stop(LOST)
+    await asyncio.to_thread(hand_in, session, second)
+    replicas.start(LOST)
+    await replicas.executed(LOST, 4)
+    assert "lost" in await state_of(replicas, LOST)
     opened = await rejoined(replicas)
-    assert opened.incarnation == 3
-    assert f"after={opened.after_round} incarnation=3" in capsys.readouterr().out
+    assert opened.incarnation == 4
+    assert f"after={opened.after_round} incarnation=4" in capsys.readouterr().out
 
 
 def hand_in(session: Session, statement: bytes) -> None:
