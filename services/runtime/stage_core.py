@@ -255,8 +255,8 @@ class StageCore:
             raise
         finally:
             await consumer.stop()
-        for raw, error in damaged.records:
-            await self._set_state_aside(raw, error)
+        for raw, why in damaged.records:
+            await self._set_state_aside(raw, why)
         self._log.info("state_restored", topic=source, partition=partition, records=count)
 
     def _restored(self, state: Any, raw: Any) -> DataError | SealedValueError | None:
