@@ -19,6 +19,7 @@ from cli.processes import SUPERVISOR, Processes
 from cli.session import UsageError, open_session, read_network
 from cli.supervised import supervise
 from runtime.broker import BrokerSettings, LocalKafka, port_is_free
+from runtime.development import require_certificates
 from runtime.kafka import BROKERS_REPLICATION, delete_topics
 from runtime.network import NETWORK_FILE, Network
 
@@ -90,6 +91,7 @@ def up(
         )
         out.say(f"made a development network in {run}, Kafka {kafka_text(made)}")
     require_prefix(run, topic_prefix)
+    require_certificates(run)
     processes = Processes(run.resolve(), local_broker(run, kafka), replication=replication)
     if processes.kafka is not None and processes.kafka.process() is None:
         require_free([processes.kafka.port], f"make another network by --run: that in {run} has this port for Kafka")

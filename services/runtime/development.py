@@ -138,12 +138,22 @@ def _make_identities(authority: pki.Authority, place: Path, organisation: str, r
 def _issue(authority: pki.Authority, place: Path, organisation: str, service: str, role: str) -> None:
     by_service = {"client": role, "replica": "replica", "analyst": "analyst"}
     identity = Identity(organisation, CertificateRole(by_service.get(service, "service")))
-    server = {
-        "replica": server_name(service, organisation),
-        "intake": server_name(service),
-        "tags": server_name(service),
-    }
-    pki.issue(authority, identity, place / f"{service}.pem", place / f"{service}.key", server.get(service, ""))
+    server = serving_name(service, organisation)
+    pki.issue(authority, identity, place / f"{service}.pem", place / f"{service}.key", server)
+
+
+def serving_name(service: str, organisation: str) -> str:
+    """The name that a service's certificate must have; empty where nobody calls it."""
+    if service == "replica":
+        return server_name(service, organisation)
+    return server_name(service) if service in {"intake", "tags"} else ""
+
+
+def require_certificates(run: Path) -> None:
+    """Raises KeyFileError naming a certificate under which its service could not serve, as one from before they had names."""
+    for path in sorted(run.glob("orgs/*/*.pem")):
+        if name := serving_name(path.stem, path.parent.name):
+            pki.TlsFiles(path, path.with_suffix(".key"), run / CA_FILE).require_server(name)
 
 
 def _make_signing_keys(place: Path, role: str) -> dict[int, bytes]:

@@ -27,7 +27,7 @@ from ledger_commit import peers
 from ledger_commit.app import run_replica
 from ledger_commit.peers import Peer
 from ledger_commit.settings import ReplicaSettings
-from runtime.development import Ports, make_network
+from runtime.development import Ports, make_network, require_certificates
 from runtime.duplicate_tags import DuplicateTagger
 from runtime.grpc_channel import WrongServerError
 from runtime.grpc_server import GrpcServer
@@ -203,6 +203,9 @@ async def test_a_service_does_not_start_with_a_certificate_of_another_name(
     settings = ReplicaSettings(run=run, replica_organisation="aurora", replica_feed=False, replica_publish=False)
     with pytest.raises(KeyFileError, match=r"replica\.pem is no certificate of replica\.aurora\..*claimledger certs"):
         await run_replica(settings, asyncio.Event())
+    with pytest.raises(KeyFileError, match=r"replica\.pem is no certificate of"):
+        require_certificates(run)
+    require_certificates(made[0])
     ground = await prepare(IntakeSettings(run=run, intake_organisation="meridian"))
     with pytest.raises(KeyFileError, match=r"intake\.pem is no certificate of intake\.claimledger\.internal"):
         await serve(ground, asyncio.Event())
