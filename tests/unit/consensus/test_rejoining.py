@@ -11,6 +11,7 @@ import pytest
 from claims.transaction import OpenLane
 from ledger_commit.consensus.certificates import Certificates
 from ledger_commit.consensus.events import BatchStored, Executed, FetchBatches, Rejoin, SafetyRecord
+from ledger_commit.consensus.evidence import LockViolation, timeout_as_signed
 from ledger_commit.consensus.messages import ZERO, BatchRef, Proposal, SyncInfo, Timeout, VoteData
 from ledger_commit.consensus.payload import Payload
 from ledger_commit.consensus.rejoining import TooFewAnswers, rejoin_from
@@ -32,6 +33,7 @@ from tests.fixtures.consensus import (
     reports,
     tells,
     time_out,
+    timeout,
     timeouts,
     vote,
     vote_data,
@@ -364,3 +366,16 @@ def test_votes_of_before_and_after_are_of_different_rounds() -> None:
     rejoin = chosen(answers(m0=AT_5, m1=AT_5, m3=AT_2))
     assert max(data.round for data in signed) < rejoin.last_voted_round
     assert vote(ME, B4).data.round < rejoin.last_voted_round
+
+
+def test_a_statement_excuses_a_lower_lock_behind_it_and_none_on_one_side_of_it() -> None:
+    """The lock that the member lost may have been one that nobody else had seen."""
+    bench = Bench(me=ME)
+    lower = timeout_as_signed(timeout(3, 60, certify(B1)))
+    across = LockViolation(vote(3, B4), lower)
+    later = LockViolation(vote(3, block(B4, 59, tc=time_out(58, certify(B4)))), lower)
+    assert not bench.replica.court.excuses(across)
+    bench.step(STATE)
+    assert [bench.replica.court.excuses(piece) for piece in (across, later)] == [True, False]
+    restarted = Bench(me=ME, known=(executed(0), STATE))
+    assert restarted.replica.court.excuses(across)
