@@ -28,7 +28,7 @@ FETCH_TIMEOUT_S: Final = 5.0
 FRAME_BYTES: Final = 8
 """What an answer has around a batch: a tag, and a length below 2^42."""
 MAX_BLOCK_ANSWER_BYTES: Final = 16 * 1024
-"""A block in an answer: below 7 KiB with the largest committee and the most batches that its encoding can name."""
+"""A block in an answer: below 15 KiB with the largest committee, and the most batches and evidence that its encoding takes."""
 
 
 class Stream:

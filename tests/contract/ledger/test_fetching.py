@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -10,6 +11,8 @@ from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from ledger_commit.consensus.messages import (
     MAX_BATCHES_PER_BLOCK,
     MAX_COMMITTEE,
+    MAX_EVIDENCE_BYTES,
+    MAX_EVIDENCE_PER_BLOCK,
     PROPOSAL,
     QUORUM_CERT,
     UNSIGNED,
@@ -131,6 +134,7 @@ def test_the_largest_block_is_within_what_is_taken_of_an_answer() -> None:
     groups = tuple(TimeoutGroup(number, everyone) for number in range(MAX_COMMITTEE))
     tc = TimeoutCert(0, 9, qc, groups, UNSIGNED)
     named = tuple(batch(0, seq) for seq in range(1, MAX_BATCHES_PER_BLOCK + 1))
-    largest = block(None, 10, qc=qc, tc=tc, batches=named)
+    evidence = (bytes(MAX_EVIDENCE_BYTES),) * MAX_EVIDENCE_PER_BLOCK
+    largest = replace(block(None, 10, qc=qc, tc=tc, batches=named), evidence=evidence)
     answer = ledger_pb2.FetchBlocksResponse(block=PROPOSAL.encode(largest), commit_qc=QUORUM_CERT.encode(qc))
-    assert answer.ByteSize() < 7 * 1024 < MAX_BLOCK_ANSWER_BYTES
+    assert answer.ByteSize() < 15 * 1024 < MAX_BLOCK_ANSWER_BYTES
