@@ -153,6 +153,13 @@ def test_a_committee_whose_votes_go_to_two_leaders_goes_on(gone: tuple[int, ...]
         cluster.run()
 
 
+def test_two_collectors_are_enough_where_every_third_leader_is_gone() -> None:
+    """Where the mutant with one of them is hunted: something is committed within six rounds."""
+    mutant = MUTANTS["votes go to one leader of a large committee"]
+    for seed in range(3):
+        mutant.build(seed, mutant.faults).run()
+
+
 def test_a_silent_leader_costs_a_large_committee_one_timer() -> None:
     """As where everybody hears every vote: what the silent one was to show, the next one shows."""
     timeouts = []

@@ -755,7 +755,7 @@ class Replica:
         elif len(self._wanted) < WANTED_LIMIT:
             wanted = Wanted(qc.round, self._holders_of(qc, sender), max(0, ancestors))
             self._wanted[qc.block_id] = wanted
-            self._asked[qc.block_id] = self._now
+            self._note_asked(qc.block_id)
             self._emit(wanted.question(qc.block_id))
 
     def _holders_of(self, qc: QuorumCert, sender: int) -> tuple[int, ...]:
@@ -783,10 +783,13 @@ class Replica:
         """At most once in RETRY_MS for the same thing."""
         if self._asked.get(what, -RETRY_MS) + RETRY_MS > self._now:
             return False
+        self._note_asked(what)
+        return True
+
+    def _note_asked(self, what: object) -> None:
         if len(self._asked) > 4 * WANTED_LIMIT:
             self._asked = {k: t for k, t in self._asked.items() if t + RETRY_MS > self._now}
         self._asked[what] = self._now
-        return True
 
     # Time.
 

@@ -6,7 +6,7 @@ import pytest
 
 from ledger_commit.consensus.events import FetchBlocks, FetchRange, Report
 from ledger_commit.consensus.messages import SyncInfo, block_id
-from ledger_commit.consensus.replica import RANGE_GAP, RETRY_MS
+from ledger_commit.consensus.replica import RANGE_GAP, RETRY_MS, WANTED_LIMIT
 from tests.fixtures.consensus import (
     GENESIS_QC,
     Bench,
@@ -141,6 +141,18 @@ def test_who_learns_later_how_much_is_missing_asks_for_more_the_next_time() -> N
     assert not of(bench.hear(2, SyncInfo(certify(LONG[9]), None, 9)), FetchBlocks)
     (again,) = of(bench.after(RETRY_MS), FetchBlocks)
     assert (again.ancestors, again.members) == (9, (1, 2, 3))
+
+
+def test_questions_that_were_answered_are_forgotten_in_time() -> None:
+    """A replica that misses each block and gets it at once never asks twice."""
+    bench = Bench()
+    for number in range(1, 5 * WANTED_LIMIT):
+        bench.now += RETRY_MS
+        unseen = block(None, number, tc=time_out(number - 1) if number > 1 else None, qc=GENESIS_QC)
+        bench.learn(certify(unseen))
+        bench.fetch(unseen)
+    assert bench.replica._wanted == {}
+    assert len(bench.replica._asked) <= 4 * WANTED_LIMIT + 1
 
 
 def test_a_certificate_below_the_committed_block_asks_for_nothing() -> None:
