@@ -250,9 +250,9 @@ async def _feed(made: Assembly) -> None:
     """Feeds from Kafka for as long as this runs; a broker that goes away at any moment is waited for."""
     if made.settings.replica_drop_claims:
         get_logger("feeder").error("fault_injection", what="claims from Kafka are acknowledged and dropped")
-    # A member of the group whose lane takes nothing would only keep claims from the others.
-    await made.node.lane.room()
     while True:
+        # A member of the group whose lane takes nothing would only keep claims from the others.
+        await made.node.lane.room()
         try:
             await _feed_while_there(made, made.kafka)
         except SealedValueError as error:  # a dead letter for a topic whose key is damaged
@@ -281,7 +281,7 @@ async def _feed_while_there(made: Assembly, kafka: str) -> None:
             lambda scored: forgery_of_record(made.ledger.state, scored, verify_ed25519),
             drop=made.settings.replica_drop_claims,
         )
-        await run_together(*(feeder.run() for feeder in running))
+        await run_together(*(feeder.run() for feeder in running), made.node.lane.closed())
 
 
 async def _generate(node: Node, rate: int) -> None:

@@ -91,7 +91,7 @@ class Lane:
         self._filling = _Filling()
         self._timer: asyncio.TimerHandle | None = None
         self._open = {ref.seq: _Open(ref.digest, []) for ref in still_open}
-        self._closed = False
+        self._closing = asyncio.Event()
         self._room = asyncio.Event()
         self._give_room()
 
@@ -100,13 +100,21 @@ class Lane:
         return self._filling.size if self._filling.entries else 0
 
     @property
+    def incarnation(self) -> int:
+        return self._incarnation
+
+    @property
     def open_batches(self) -> int:
         return len(self._open)
 
     def close(self) -> None:
         """Until `reopen`. What was added is not sent before that."""
-        self._closed = True
+        self._closing.set()
         self._room.clear()
+
+    async def closed(self) -> None:
+        """Returns when it is closed: who feeds it leaves what waits to others."""
+        await self._closing.wait()
 
     def reopen(self, incarnation: int, next_seq: int) -> None:
         """Takes entries again; in another incarnation from its first free place on.
@@ -114,7 +122,7 @@ class Lane:
         What the closed one holds and no block has ordered goes into the new one, whoever gave it: nobody will order the old
         batch, or else the contract absorbs the repeat.
         """
-        self._closed = False
+        self._closing.clear()
         left: list[_Open] = []
         if incarnation != self._incarnation:
             left, self._open = list(self._open.values()), {}
@@ -124,7 +132,7 @@ class Lane:
             self._pack_again(opened)
 
     def _give_room(self) -> None:
-        if len(self._open) < MAX_OPEN_BATCHES and not self._closed:
+        if len(self._open) < MAX_OPEN_BATCHES and not self._closing.is_set():
             self._room.set()
 
     async def room(self) -> None:

@@ -128,6 +128,7 @@ class Node:
             disk.log, keys.lane, committee.chain_id, me, self._next_seq(opened), self._announce, still_open, opened
         )
         self.lane.close()
+        self._lane_was_opened = False
         self.rejoining: Rejoining | None = None
         self._keys = keys
         self._bls = bls
@@ -177,6 +178,7 @@ class Node:
         opened = self.replica.lane.incarnation
         self._unserved = {digest: ref for digest, ref in self._unserved.items() if ref.incarnation == opened}
         self.lane.reopen(opened, self._next_seq(opened))
+        self._lane_was_opened = True
 
     async def _hear_peers(self) -> None:
         """§8: nothing is signed before Q−1 peers told the highest round in which they hold our signature.
@@ -400,6 +402,7 @@ class Node:
             self.executed = projected[1][-1]
             self._pump()
             self._rejoin_as_stated(projected[0])
+            self._close_lane_of_another()
             self._on_executed(projected[0])
 
     def _rejoin_as_stated(self, blocks: list[Projected]) -> None:
@@ -416,6 +419,13 @@ class Node:
         if not self.replica.halted:
             self.log.info("rejoined", incarnation=self.replica.lane.incarnation, after=prepared.rejoin.last_voted_round)
             self._open_lane()
+
+    def _close_lane_of_another(self) -> None:
+        """A statement that was not prepared here has opened the next lane, for another machine: this one's takes no more."""
+        if self.replica.halted and self.lane.incarnation != self.replica.lane.incarnation and self._lane_was_opened:
+            self._lane_was_opened = False
+            self.log.error("not_voting", reason=self.replica.halted)
+            self.lane.close()
 
     def _apply(self, blocks: tuple[Proposal, ...], qc: QuorumCert) -> tuple[list[Projected], list[Any]]:
         """In the worker thread."""

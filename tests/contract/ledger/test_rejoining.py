@@ -11,7 +11,15 @@ import grpc
 import pytest
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
-from claims.transaction import REOPEN_LANE, SIGNED_TRANSACTION, OpenLane, RefusalReason
+from claims.transaction import (
+    REOPEN_LANE,
+    SIGNED_TRANSACTION,
+    Kind,
+    OpenLane,
+    Prefix,
+    RefusalReason,
+    ReopenLane,
+)
 from cli.bootstrap import BootstrapError, order
 from cli.replica_commands import _signed, restore
 from cli.session import Session
@@ -150,6 +158,30 @@ async def test_a_replica_rejoins_by_the_statement_that_it_prepared_and_by_no_oth
     opened = await rejoined(replicas)
     assert opened.incarnation == 4
     assert f"after={opened.after_round} incarnation=4" in capsys.readouterr().out
+
+
+async def test_a_replica_stops_when_its_organisation_puts_another_machine_in_its_place(
+    replicas: Replicas, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It works, and executes a statement that it did not prepare: it signs nothing, closes its lane, and says so."""
+    replicas.start(*REPLICAS)
+    await submit(replicas, LOST, 1)
+    await same_roots(replicas, 1)
+    last = (await replicas.status(LOST)).round + 1
+    prefix = Prefix(bytes.fromhex(replicas.network.chain_id), Kind.REOPEN_LANE, LOST, 1, 0, 0)
+    await asyncio.to_thread(
+        hand_in, session_of(replicas), REOPEN_LANE.encode(ReopenLane(prefix, 0, 2, 0, bytes(32), last))
+    )
+    await replicas.executed(LOST, 2)
+    why = "the safety record is older than the statement of incarnation 2"
+    assert await state_of(replicas, LOST) == why
+    assert why in capsys.readouterr().out
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await submit(replicas, LOST, 2)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert (await rejoined(replicas)).incarnation == 3
+    await submit(replicas, LOST, 2)
+    await replicas.executed("aurora", 4)
 
 
 def hand_in(session: Session, statement: bytes) -> None:

@@ -1,6 +1,7 @@
 """What stops feeding costs a replica a second, not its life: it takes part in consensus all the while."""
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,49 @@ async def test_a_replica_whose_lane_takes_nothing_joins_no_group(monkeypatch: py
     feeding = asyncio.create_task(app._feed(made))  # type: ignore[arg-type]
     await asyncio.sleep(0.05)
     assert (asked, feeding.done()) == ([], False)
+    feeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await feeding
+
+
+async def test_when_the_lane_closes_the_feeders_leave_their_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And join it again when it is open: another machine spoke for the member, or its record was lost and stated anew."""
+    monkeypatch.setattr(app, "FEED_AGAIN_S", 0.01)
+    open_, closed, running = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    open_.set()
+
+    class Fed:
+        async def run(self) -> None:
+            running.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                running.clear()
+
+    async def nothing(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(app, "feeders", lambda *_, **__: [Fed()])
+    monkeypatch.setattr(app, "wait_for_own_topics", nothing)
+    monkeypatch.setattr(app, "make_producer", lambda *_: None)
+    monkeypatch.setattr(app, "SealingProducer", lambda *_: contextlib.nullcontext())
+    lane = SimpleNamespace(room=open_.wait, closed=closed.wait)
+    made = SimpleNamespace(
+        settings=SimpleNamespace(replica_drop_claims=False, replica_organisation="aurora"), kafka="", me=0,
+        network=SimpleNamespace(payers=()), topic_keys=None, committee=(), seen=None, node=SimpleNamespace(lane=lane),
+    )  # fmt: skip
+    feeding = asyncio.create_task(app._feed(made))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        await running.wait()
+        open_.clear()
+        closed.set()
+        while running.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert not running.is_set()
+        closed.clear()
+        open_.set()
+        await running.wait()
     feeding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await feeding

@@ -108,7 +108,11 @@ async def has_room(packed: Packed) -> bool:
 
 async def test_a_closed_lane_takes_nothing_however_few_batches_are_open(packed: Packed) -> None:
     ref = packed.add(b"a")
+    closing = asyncio.create_task(packed.lane.closed())
+    await asyncio.sleep(0)
+    assert not closing.done()
     packed.lane.close()
+    await closing
     packed.lane.on_commit((ref,))
     assert not await has_room(packed)
     packed.lane.reopen(1, 2)
