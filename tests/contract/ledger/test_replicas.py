@@ -105,6 +105,7 @@ async def test_peer_service_is_for_the_replicas_of_the_committee(replicas: Repli
     replicas.start("aurora")
     await replicas.status("aurora")
     requests: dict[str, Any] = {
+        "GetPosition": ledger_pb2.GetPositionRequest(),
         "GetLastSeen": ledger_pb2.GetLastSeenRequest(),
         "FetchBlocks": ledger_pb2.FetchBlocksRequest(from_height=1, to_height=2),
         "FetchBatches": ledger_pb2.FetchBatchesRequest(digests=[bytes(32)]),
