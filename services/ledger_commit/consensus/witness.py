@@ -82,7 +82,8 @@ class Witness:
             return []
         held = self.votes.setdefault(vote.voter, {}).setdefault(vote.data.round, vote)
         twice = _both_ways(DoubleVote, held, vote) if held.data != vote.data else ()
-        locks = (LockViolation(vote, timeout) for timeout in self.timeouts.get(vote.voter, {}).values())
+        timeouts, lock = self.timeouts.get(vote.voter, {}).values(), vote.data.parent_round
+        locks = (LockViolation(vote, timeout) for timeout in timeouts if timeout.high_qc_round < lock)
         return self._proven(chain(twice, locks))
 
     def hears_timeout(self, timeout: SignedTimeout) -> list[Charge]:
@@ -90,7 +91,8 @@ class Witness:
             return []
         held = self.timeouts.setdefault(timeout.voter, {}).setdefault(timeout.round, timeout)
         twice = _both_ways(DoubleTimeout, held, timeout) if held.high_qc_round != timeout.high_qc_round else ()
-        locks = (LockViolation(vote, timeout) for vote in self.votes.get(timeout.voter, {}).values())
+        votes, told = self.votes.get(timeout.voter, {}).values(), timeout.high_qc_round
+        locks = (LockViolation(vote, timeout) for vote in votes if told < vote.data.parent_round)
         return self._proven(chain(twice, locks))
 
     def hears_header(self, header: SignedHeader) -> list[Charge]:
