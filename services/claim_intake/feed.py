@@ -30,7 +30,7 @@ from runtime.stage import Out, make_out
 from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
 
 NAME: Final = "claim-intake-status-feed"
-MAX_EVENTS: Final = 4_000
+MAX_EVENTS: Final = 10_000
 """In one transaction."""
 IDLE_POLL_S: Final = 0.5
 SAVE_CURSOR_S: Final = 5.0
@@ -161,30 +161,25 @@ async def committed_position(kafka: str, group: str, place: TopicPartition) -> i
 def records_of(events: Sequence[StatusEvent], network: Network) -> list[Out]:
     """For each event a record to each of its parties, and for each claim and party the latest of them."""
     organisations, buckets = frozenset(o.id for o in network.organisations), network.buckets
-    names = {party: [network.topic(row, party).name for row in (STATUS, LATEST_STATUS)] for party in organisations}
+    steps = {party: network.topic(STATUS, party).name for party in organisations}
+    latest = {party: network.topic(LATEST_STATUS, party).name for party in organisations}
     outs: list[Out] = []
-    last: dict[bytes, tuple[StatusEvent, bytes, str, int]] = {}
+    last: dict[bytes, tuple[list[str], bytes, str, int]] = {}
     for event in events:
-        value = _message(event).SerializeToString()
-        event_id, key = event.id.hex(), event.claim_ref
-        partition = last[key][3] if key in last else bucket_of(key, buckets)
-        last[key] = (event, value, event_id, partition)
-        outs += [
-            make_out(names[party][0], key, value, STATUS.schema, event_id, partition)
-            for party in _parties(event, organisations)
-        ]
-    for key, (event, value, event_id, partition) in last.items():
-        outs += [
-            make_out(names[party][1], key, value, LATEST_STATUS.schema, event_id, partition)
-            for party in _parties(event, organisations)
-        ]
+        key, value, event_id = event.claim_ref, _message(event).SerializeToString(), event.id.hex()
+        before = last.get(key)
+        partition = before[3] if before else bucket_of(key, buckets)
+        parties = _parties(event, organisations)
+        last[key] = parties, value, event_id, partition
+        outs += [make_out(steps[party], key, value, STATUS.schema, event_id, partition) for party in parties]
+    for key, (parties, value, event_id, partition) in last.items():
+        outs += [make_out(latest[party], key, value, LATEST_STATUS.schema, event_id, partition) for party in parties]
     return outs
 
 
 def _parties(event: StatusEvent, organisations: frozenset[str]) -> list[str]:
     """Who may read the event, each once."""
-    parties = {event.submitter, event.payer, event.payee}
-    return [party for party in parties if party in organisations]
+    return [party for party in {event.submitter, event.payer, event.payee} if party in organisations]
 
 
 def _message(event: StatusEvent) -> events_pb2.StatusEvent:

@@ -8,7 +8,7 @@ Source: architecture.md, Delivery; claims.md, Status.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
@@ -27,6 +27,7 @@ from claim_intake.intake import retry_delay_ms
 from claim_intake.reader import POLL_RECORDS, OffsetReader, Source
 from claim_intake.resting import rest_s
 from claim_intake.store import keeping
+from claim_intake.store.database import Database
 from claim_intake.store.keeping import Duty, Evidence
 from claim_intake.store.projecting import load_offsets, save_offsets
 from claim_intake.wiring import Ground
@@ -46,6 +47,7 @@ LONGEST_TURN_S: Final = 0.005
 """On the loop; the first proof of a certificate takes milliseconds."""
 OVERDUE_CHECK_S: Final = 0.5
 OVERDUE_LIMIT: Final = 500
+SUBMITTERS_CHECK_S: Final = 1.0
 PAUSE_SECONDS: Final = 1.0
 _Document = Settlement | SignedRejection
 _Dead = tuple[Any, DataError | SealedValueError]
@@ -96,9 +98,8 @@ class Keeper:
         ground = self._ground
         network = ground.network
         await wait_for_own_topics(ground.kafka, network)
-        topics = [network.topic(SETTLEMENTS, o.id) for o in network.organisations]
-        topics += [network.topic(REJECTED, payer) for payer in network.payers]
-        source = Source(topics, network.buckets)
+        rejections = [network.topic(REJECTED, payer) for payer in network.payers]
+        source = Source(rejections, network.buckets)
         reader = OffsetReader(NAME, ground.kafka, ground.topic_keys, source, read_committed=True)
         dead_letters = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
         async with ground.database.reading() as connection:
@@ -106,8 +107,11 @@ class Keeper:
         try:
             await dead_letters.producer.start()
             await reader.start(offsets)
-            self._log.info("keeper_connected", partitions=len(topics) * source.partitions)
+            self._log.info("keeper_connected", partitions=len(rejections) * source.partitions)
+            submitters = _Submitters(o.id for o in network.organisations)
             while True:
+                if came := await submitters.that_came(ground.database):
+                    await reader.widen([network.topic(SETTLEMENTS, o) for o in came], offsets)
                 taken = await self._round(reader, dead_letters)
                 await asyncio.sleep(rest_s(taken, POLL_RECORDS))
         finally:
@@ -173,6 +177,25 @@ class Keeper:
         if isinstance(document, Settlement):
             return settled(document, duty, self._verify)
         return rejected(document, duty, self._ground.network)
+
+
+class _Submitters:
+    """Which organisations have submitted claims here: the copies of settlements that all others get concern nobody here."""
+
+    def __init__(self, organisations: Iterable[str]) -> None:
+        self._silent = set(organisations)
+        self._checked_s = -SUBMITTERS_CHECK_S
+
+    async def that_came(self, database: Database) -> list[str]:
+        """Those who submitted their first claim since the last check."""
+        now_s = time.monotonic()
+        if not self._silent or now_s - self._checked_s < SUBMITTERS_CHECK_S:
+            return []
+        self._checked_s = now_s
+        async with database.reading() as connection:
+            came = await keeping.submitters_among(connection, sorted(self._silent))
+        self._silent.difference_update(came)
+        return came
 
 
 def _document(value: bytes, topic: NamedTopic) -> _Document:

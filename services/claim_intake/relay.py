@@ -36,8 +36,8 @@ MEMORY_LIMIT: Final = 10_000
 FLUSH_LIMIT: Final = 4_000
 """Claims in one flush."""
 IDLE_LINGER_S: Final = 0.002
-LONGEST_LINGER_S: Final = 0.15
-GOOD_RECORD: Final = 64
+LONGEST_LINGER_S: Final = 0.3
+GOOD_RECORD: Final = 128
 """Claims with which what a record costs for itself, two signatures to be checked by every replica, no longer counts."""
 WORTH_WAITING: Final = 2
 """Claims that a record must gain by the longest wait, else nothing is waited for."""

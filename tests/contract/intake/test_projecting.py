@@ -242,6 +242,29 @@ async def test_only_a_proof_about_this_very_claim_ends_the_duty(kafka_world: Wor
         assert await eventually(lambda: verified(world, number), (True, 1, good)) == (True, 1, good)
 
 
+async def test_an_organisations_settlements_are_read_from_its_first_claim_on(kafka_world: World) -> None:
+    """Until then the copies in its topic concern nobody here; from then on none is missed, and others' go on."""
+    world = kafka_world
+    await create_world_topics(world)
+    genuine: list[bytes] = []
+    topic, keys = SETTLEMENTS.name(world.named("clinic-b")), keys_of(world, "regulator", "intake")
+    await publish(world, b"\xff junk", organisation="clinic-b")
+
+    async with serving(world), projecting(world, trusting(genuine)):
+        for key in ("first", "second"):
+            (number,) = await submit(world, key)
+            accepted = next(a for a, _ in await submitted_claims(world) if a.claim_ref == claim_ref_of(number))
+            genuine.append(proof_of(result_of(world, accepted, Outcome.SETTLED)))
+            await publish(world, genuine[-1])
+            expected = (True, 1, genuine[-1])
+            assert await eventually(lambda: verified(world, number), expected) == expected  # noqa: B023
+            if key == "first":
+                assert await _letter_types(world, keys, topic) == []
+                await submit(world, "other", organisation="clinic-b")
+                letters = await eventually(lambda: _letter_types(world, keys, topic), ["undecodable"])
+                assert letters == ["undecodable"]
+
+
 async def _letter_types(world: World, keys: Any, topic: str) -> list[str]:
     return sorted(letter.type for letter in await list_dead_letters(world.network.kafka, keys, [topic]))
 
