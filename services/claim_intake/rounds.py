@@ -149,13 +149,15 @@ def _attributed(claim: KnownClaim | None, items: Sequence[Reported], dropped: di
     if len(own) < len(items):
         dropped[FOREIGN_PAYER] = dropped.get(FOREIGN_PAYER, 0) + len(items) - len(own)
     payee = claim.payee or next((event.payee for event in own if event.payee), "")
-    return [
-        _status_event(
-            e.claim_ref, e.version, e.status, e.step, e.time_ms, claim.submitter, claim.payer,
-            payee if e.step else "", e.detail,
-        )
-        for e in own
-    ]  # fmt: skip
+    return [_with_parties(event, claim, payee if event.step else "") for event in own]
+
+
+def _with_parties(e: StatusEvent, claim: KnownClaim, payee: str) -> StatusEvent:
+    if (e.submitter, e.payer, e.payee) == (claim.submitter, claim.payer, payee):
+        return e
+    return _status_event(
+        e.claim_ref, e.version, e.status, e.step, e.time_ms, claim.submitter, claim.payer, payee, e.detail
+    )
 
 
 def _after(claim: KnownClaim, outcome: Outcome, now_ms: int) -> KnownClaim:

@@ -131,7 +131,7 @@ class TopicKeys:
 
     def open(self, topic: str, key: bytes | None, schema: str, value: bytes, headers: Headers) -> bytes:
         """The value in clear. Raises SealedValueError where header, key or ciphertext is wrong or missing."""
-        key_id = next((v.decode("ascii", "replace") for k, v in headers if k == KEY_ID), "")
+        key_id = _key_id(headers)
         day = key_id.partition(".")[0]
         if not _is_day(day):
             raise SealedValueError("no-key-id", f"the header {KEY_ID} is missing or names no day")
@@ -225,6 +225,15 @@ def _context(topic: str, day: str) -> bytes:
     return f"claimledger/v1/topic-key {topic} {day}".encode()
 
 
+def _key_id(headers: Headers) -> str:
+    """Of the value; empty where no header names it."""
+    for name, value in headers:
+        if name == KEY_ID:
+            return value.decode("ascii", "replace")
+    return ""
+
+
+@lru_cache(maxsize=64)
 def _is_day(text: str) -> bool:
     try:
         return datetime.date.fromisoformat(text).isoformat() == text
