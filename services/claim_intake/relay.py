@@ -36,7 +36,10 @@ MEMORY_LIMIT: Final = 10_000
 FLUSH_LIMIT: Final = 4_000
 """Claims in one flush."""
 IDLE_LINGER_S: Final = 0.002
-LONGEST_LINGER_S: Final = 0.3
+LINGER_S: Final = (0.1, 0.3)
+"""The longest wait while little comes, and from BUSY_RATE on, where the machine has better to do than many records."""
+BUSY_RATE: Final = 400
+"""Claims a second that share a record."""
 GOOD_RECORD: Final = 128
 """Claims with which what a record costs for itself, two signatures to be checked by every replica, no longer counts."""
 WORTH_WAITING: Final = 2
@@ -68,10 +71,12 @@ class Linger:
         """Takes in a flush of so many claims in so many records at a moment in seconds."""
         self._claims.add(claims, now)
         rate_of_record = self._claims.per_s / max(1, records)
-        if rate_of_record * LONGEST_LINGER_S < WORTH_WAITING:
+        least_s, most_s = LINGER_S
+        longest_s = least_s + (most_s - least_s) * min(1.0, rate_of_record / BUSY_RATE)
+        if rate_of_record * longest_s < WORTH_WAITING:
             self.seconds = IDLE_LINGER_S
         else:
-            self.seconds = max(IDLE_LINGER_S, min(LONGEST_LINGER_S, GOOD_RECORD / rate_of_record))
+            self.seconds = max(IDLE_LINGER_S, min(longest_s, GOOD_RECORD / rate_of_record))
 
 
 class Relay:

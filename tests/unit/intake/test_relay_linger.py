@@ -1,8 +1,11 @@
 """How long the relay lingers: nothing is waited for when idle; under load records grow to a useful size, within a bound."""
 
-from claim_intake.relay import GOOD_RECORD, IDLE_LINGER_S, LONGEST_LINGER_S, Linger
+import pytest
+
+from claim_intake.relay import BUSY_RATE, GOOD_RECORD, IDLE_LINGER_S, LINGER_S, Linger
 
 GROUPS = 6
+LEAST_S, MOST_S = LINGER_S
 
 
 def _paced(claims_per_s: float, seconds: float = 5.0) -> Linger:
@@ -29,12 +32,15 @@ def test_after_a_rest_the_first_claim_is_sent_at_once() -> None:
 
 def test_under_load_a_flush_waits_until_records_are_good_ones() -> None:
     linger_s = _paced(5000).seconds
-    assert IDLE_LINGER_S < linger_s < LONGEST_LINGER_S
+    assert IDLE_LINGER_S < linger_s < MOST_S
     assert 0.8 * GOOD_RECORD < linger_s * 5000 / GROUPS < 1.2 * GOOD_RECORD
 
 
-def test_the_wait_is_bounded() -> None:
-    assert _paced(600).seconds == LONGEST_LINGER_S
+def test_the_wait_is_bounded_the_more_the_less_comes() -> None:
+    waits = [_paced(rate * GROUPS).seconds for rate in (40, 100, 200, BUSY_RATE)]
+    assert waits == sorted(waits)
+    assert LEAST_S < waits[0] < 1.3 * LEAST_S
+    assert _paced(BUSY_RATE * GROUPS).seconds == pytest.approx(MOST_S, rel=0.05)
 
 
 def test_a_high_rate_fills_records_without_a_long_wait() -> None:
