@@ -71,7 +71,8 @@ types: $(LOCKED) ## mypy --strict
 test: setup ## everything but the measurements; narrowed: make test TESTS="tests/unit/cli -k jars"
 ifeq ($(strip $(TESTS)),)
 	$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/scenarios tests/simulation
-	$(PY) -m pytest tests/contract tests/e2e
+	$(PY) -m pytest -n 2 --dist loadfile tests/contract
+	$(PY) -m pytest tests/e2e
 else
 	$(PY) -m pytest $(TESTS)
 endif

@@ -121,7 +121,9 @@ async def test_a_reader_who_takes_nothing_is_let_go_and_a_slow_one_is_not(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await read_all(stalled)
     assert (read_error(caught.value).code, read_error(caught.value).reason) == ("RESOURCE_EXHAUSTED", "STREAM_STALLED")
-    assert not grpc_server._TELLING
+    async with asyncio.timeout(5):
+        while grpc_server._TELLING:
+            await asyncio.sleep(0.01)
 
 
 async def read_all(stream: Any) -> None:
