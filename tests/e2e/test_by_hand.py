@@ -21,7 +21,7 @@ from tests.e2e.running import Running, Said
 
 pytestmark = pytest.mark.e2e
 SEED, CLAIMS = 15, 30
-DEMO_SEED, DEMO_CLAIMS = 13, 40
+DEMO_SEED, DEMO_CLAIMS = 7, 40
 LINE_WITHIN_S = 20.0
 
 
