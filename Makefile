@@ -83,8 +83,11 @@ test-unit: $(LOCKED) ## tests that need neither Kafka nor PostgreSQL
 test-e2e: setup ## the whole network as processes, with the crash drill
 	$(PY) -m pytest tests/e2e $(TESTS)
 
-test-full: setup ## the same with coverage of branches; the crash drill goes two rounds
-	CLAIMLEDGER_DRILL_ROUNDS=2 $(PY) -m pytest -m "not bench" --cov --cov-report=term-missing:skip-covered $(TESTS)
+test-full: setup ## the same with coverage of branches and 500 seeds; the crash drill goes two rounds
+	CLAIMLEDGER_SIM_SEEDS=500 $(PY) -m pytest -n 2 --dist loadfile --cov --cov-report= tests/unit tests/scenarios \
+		tests/simulation
+	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-append --cov-report= tests/contract
+	CLAIMLEDGER_DRILL_ROUNDS=2 $(PY) -m pytest --cov --cov-append --cov-report=term-missing:skip-covered tests/e2e
 
 sim: $(LOCKED) ## simulate consensus: make sim SEEDS=500
 	CLAIMLEDGER_SIM_SEEDS=$(SEEDS) $(PY) -m pytest tests/simulation $(TESTS)
