@@ -61,7 +61,11 @@ class _Place:
 
 
 class BlockLog:
-    """Append-only. `recovered` tells how many bytes of an unfinished write were cut off at the end."""
+    """Append-only. `recovered` tells how many bytes of an unfinished write were cut off at the end.
+
+    What is found is durable: a process that was killed before its sync leaves entries that the next one reads, and relies on,
+    while only the page cache has them.
+    """
 
     def __init__(self, file: DiskFile, chain_id: bytes, durable_size: int) -> None:
         self._file = file
@@ -70,13 +74,14 @@ class BlockLog:
         self.refs: dict[bytes, BatchRef] = {}
         self.markers: dict[int, CommitMarker] = {}
         self.recovered = 0
-        self._dirty = False
         if file.size() < _FILE_HEAD.size and durable_size == 0:  # new, or its first write was interrupted
             file.write(0, _FILE_HEAD.pack(_MAGIC, _FORMAT, chain_id))
             file.sync()
         self._check_head(chain_id)
         self.size = _FILE_HEAD.size
         self._scan(durable_size)
+        self._dirty = self.size > max(durable_size, _FILE_HEAD.size)
+        self.sync()
 
     def _check_head(self, chain_id: bytes) -> None:
         raw = self._file.read(0, _FILE_HEAD.size)

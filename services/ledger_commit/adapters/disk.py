@@ -1,5 +1,6 @@
 """Files as the replica needs them: read, write at a place, make durable. A test's disk loses what was not synced."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Protocol, Self
@@ -28,11 +29,14 @@ class RealFile:
 
     Its directory entry is made durable as well, since a record whose directory was never synced is lost. Also for a file
     that exists: the process that made it may have been killed before it came to that.
+
+    A sync that failed is the last one: the system may let go of what it could not write, and call the next sync good.
     """
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.syncs = 0
+        self._failed = False
         sync_directory(path.parent)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -51,8 +55,15 @@ class RealFile:
         os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
+        """Raises OSError, and after that at every call."""
+        if self._failed:
+            raise OSError(errno.EIO, "an earlier sync of this file failed")
         self.syncs += 1
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._failed = True
+            raise
 
     def close(self) -> None:
         if self._fd >= 0:

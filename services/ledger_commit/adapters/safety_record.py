@@ -43,7 +43,9 @@ class SafetyFile:
         return self._file.size() == 0
 
     def load(self) -> tuple[SafetyRecord, int]:
-        """The latest record and the log size with it. Raises SafetyRecordLostError."""
+        """The latest record and the log size with it, durable: a process that was killed in the middle of a save leaves a
+        record that only the page cache has. Raises SafetyRecordLostError."""
+        self._file.sync()
         found = [slot for slot in map(self._read, (0, 1)) if slot]
         if not found:
             raise SafetyRecordLostError("no slot holds a valid record")

@@ -1,5 +1,6 @@
 """The block log: the torn end of an unfinished write is cut off, damage of what was durable is an error that names its place."""
 
+import os
 import struct
 import zlib
 from dataclasses import replace
@@ -144,6 +145,35 @@ def test_unsynced_entries_are_lost_with_the_power_and_a_sync_without_entries_cos
     append(log, 2)
     file.lose(0)
     assert [ref.seq for ref in opened(path, 0).refs.values()] == [1]
+
+
+def test_what_a_killed_process_did_not_sync_is_durable_before_it_counts(tmp_path: Path) -> None:
+    """The page cache has it: a batch that is sent from there, or a block that a vote relies on. Then the power goes."""
+    file = LosingFile(tmp_path / "log", Power())
+    append(BlockLog(file, CHAIN_ID, 0), 1)
+    found = BlockLog(file, CHAIN_ID, 0)
+    synced = file.syncs
+    file.lose(0)
+    assert opened(tmp_path / "log", 0).refs == found.refs != {}
+    assert BlockLog(file, CHAIN_ID, found.size).refs == found.refs
+    assert file.syncs == synced, "what had been durable costs nothing"
+
+
+def test_a_sync_that_failed_is_followed_by_none_that_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may let go of what it could not write, and call the next one good: a vote behind it would rely on nothing."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError("the disk is gone")
+
+    with RealFile(tmp_path / "log") as file:
+        log = BlockLog(file, CHAIN_ID, 0)
+        append(log, 1)
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fdatasync", fail)
+            with pytest.raises(OSError, match="the disk is gone"):
+                log.sync()
+        with pytest.raises(OSError, match="an earlier sync of this file failed"):
+            log.sync()
 
 
 @pytest.mark.parametrize("torn", [0, 1, 41, 42])

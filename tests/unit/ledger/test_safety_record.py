@@ -83,15 +83,29 @@ def test_a_later_save_goes_over_the_torn_slot_and_not_over_the_good_one(path: Pa
 
 @pytest.mark.parametrize("torn", [0, 1, 29, 30, 100, 4095, 4096])
 def test_a_save_that_the_power_interrupts_gives_the_old_or_the_new_record(path: Path, torn: int) -> None:
-    power = Power(2)
+    power = Power()
     file = LosingFile(path, power)
     safety = SafetyFile(file)
     safety.load()
+    power.off_at = power.operations + 2  # after the write, at its sync
     with pytest.raises(PowerLossError):
         safety.save(record(4), 400)
     file.lose(torn)
     assert loaded(path) in {(3, 300), (4, 400)}
     assert torn > 29 or loaded(path) == (3, 300)
+
+
+def test_a_record_that_a_killed_process_did_not_sync_is_durable_before_it_counts(path: Path) -> None:
+    """The page cache has it, and its vote is sent again from there; then the power goes."""
+    file = LosingFile(path, Power())
+    killed = SafetyFile(file)
+    killed.load()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(file, "sync", lambda: None)
+        killed.save(record(4), 400)
+    assert SafetyFile(file).load() == (record(4), 400)
+    file.lose(0)
+    assert loaded(path) == (4, 400)
 
 
 def test_directory_entries_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
