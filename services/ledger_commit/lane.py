@@ -108,7 +108,7 @@ class Lane:
         return len(self._open)
 
     def close(self) -> None:
-        """Until `reopen`. What was added is not sent before that."""
+        """Until `reopen`. What was added before still goes out, and into the next incarnation where no block orders it."""
         self._closing.set()
         self._room.clear()
 

@@ -42,6 +42,11 @@ class SafetyRecord:
         said = {message.round for message in (self.last_vote, self.last_timeout) if message is not None}
         return 0 if self.last_voted_round in said else self.last_voted_round
 
+    def follows(self, statement_round: int) -> bool:
+        """Whether it was made under an operator's statement of this round, or under a later one. What was signed before it ends at
+        this round at the latest, and may well end there."""
+        return self.last_voted_round > statement_round or self.silent_through == statement_round
+
 
 SAFETY_RECORD: Final = Codec(SafetyRecord)
 

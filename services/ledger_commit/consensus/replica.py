@@ -77,6 +77,9 @@ RETRY_MS: Final = 250
 RANGE_GAP: Final = 64
 """Up to so many missing heights are fetched by id, a block with its ancestors in one answer; more of them by height."""
 RANGE_MAX: Final = 256
+UNEXECUTED_MAX: Final = 1024
+"""While more committed blocks wait for the contract, none are fetched by height: headers come faster than payload, and what waits
+is held in memory."""
 EXECUTION_LAG_MAX: Final = 64
 """No payload is proposed while so many committed blocks wait for the contract."""
 EXECUTED_KEPT: Final = 256
@@ -159,9 +162,11 @@ class Replica:
         self._range_from = -1
         """The first height of the last range asked for."""
         self._range_turn = 0
+        self._range_later: tuple[int, int] | None = None
+        """Up to which height, and of whom, blocks are fetched when the contract has come on."""
         self._out: list[Effect] = []
-        self._began_at = safety.last_voted_round
-        """Where the record ended when this run, or its taking part again, began."""
+        self._began = safety
+        """The record when this run, or its taking part again, began."""
         self._now = 0
         self._entered_ms = 0
         self._deadline_ms = 0
@@ -647,22 +652,29 @@ class Replica:
         certified = self._certified.pop(executed.height, executed)
         if certified != executed:
             self._diverged(executed.height)
+        if self._range_later is not None and not self._is_overloaded():
+            (to_height, sender), self._range_later = self._range_later, None
+            self._fetch_range(to_height, sender)
+
+    def _is_overloaded(self) -> bool:
+        return self.committed.height - self.executed_height > UNEXECUTED_MAX
 
     def _heed_statements(self, executed: Executed) -> None:
-        """Lanes are those of the newest state. A statement for this member whose round its record does not reach was made
-        since for another machine, or for a record that is lost again: that one speaks for the member, and this one may not."""
+        """Lanes are those of the newest state. A statement for this member on which its record does not rest was made since for
+        another machine, or for a record that is lost again: that one speaks for the member, and this one may not."""
         self.payload.open_lanes(executed.lanes)
         self.court.statement_rounds.update((member, lane.after_round) for member, lane in executed.lanes.items())
         opened = executed.lane_of(self.me)
-        if opened != self.lane and self._began_at < opened.after_round:
+        if opened != self.lane and not self._began.follows(opened.after_round):
             self.halted = (
                 self.halted or f"the safety record is older than the statement of incarnation {opened.incarnation}"
             )
         self.lane = opened
 
     def _on_rejoin(self, event: Rejoin) -> None:
-        """Signs again, behind the rounds in which it may have signed; the lock is the highest certificate known."""
-        if self.diverged:
+        """Signs again, behind the rounds in which it may have signed; the lock is the highest certificate known. Not where a newer
+        statement has been executed: another machine speaks for the member then."""
+        if self.diverged or event.last_voted_round < self.lane.after_round:
             return
         self._process_qc(event.high_qc, self.me)
         if event.high_tc is not None:
@@ -670,7 +682,7 @@ class Replica:
         last = event.last_voted_round
         held = self.safety
         self.safety = SafetyRecord(self.committee.epoch, last, None, None, last, ZERO, held.high_qc, held.high_tc)
-        self._began_at = last
+        self._began = self.safety
         self.halted = ""
         self._persist(())
 
@@ -765,6 +777,9 @@ class Replica:
 
     def _fetch_range(self, to_height: int, sender: int) -> None:
         first = self.committed.height + 1
+        if self._is_overloaded():
+            self._range_later = to_height, sender
+            return
         if to_height < first or not self._may_ask("range"):
             return
         members = self._range_members(sender, again=self._range_from == first)

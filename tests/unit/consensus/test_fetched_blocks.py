@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ledger_commit.consensus import replica
 from ledger_commit.consensus.events import FetchBlocks, FetchRange, Report
 from ledger_commit.consensus.messages import SyncInfo, block_id
 from ledger_commit.consensus.replica import RANGE_GAP, RETRY_MS, WANTED_LIMIT
@@ -15,6 +16,7 @@ from tests.fixtures.consensus import (
     certify,
     chain,
     committed,
+    executed,
     of,
     reports,
     time_out,
@@ -88,6 +90,22 @@ def test_a_range_that_came_is_followed_by_one_of_whoever_offers() -> None:
     bench.fetch(*blocks, qc=certify(blocks[-1]))
     (following,) = of(bench.hear(2, SyncInfo(GENESIS_QC, None, 1000)), FetchRange)
     assert (following.from_height, following.members[0]) == (12, 2)
+
+
+def test_no_range_is_asked_for_while_too_many_blocks_wait_for_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers come faster than payload, and what waits is in memory. The rest is asked for when the contract has come on, also
+    where nobody offers it again."""
+    monkeypatch.setattr(replica, "UNEXECUTED_MAX", 4)
+    blocks = chain(*range(1, 13))
+    bench = Bench()
+    bench.hear(3, SyncInfo(GENESIS_QC, None, 1000))
+    assert committed(bench.fetch(*blocks[:7], qc=certify(blocks[6]))) == [1, 2, 3, 4, 5, 6]
+    assert not of(bench.hear(2, SyncInfo(GENESIS_QC, None, 1000)), FetchRange)
+    assert not of(bench.step(executed(1)), FetchRange)
+    (asked,) = of(bench.step(executed(2)), FetchRange)
+    assert (asked.from_height, asked.members[0]) == (7, 2)
+    bench.now += RETRY_MS
+    assert not of(bench.step(executed(3)), FetchRange), "once"
 
 
 # A block with its ancestors.

@@ -243,6 +243,23 @@ def test_a_restart_with_a_record_from_before_the_statement_is_found_out(last: in
     assert bool(bench.replica.halted) is old
 
 
+def test_a_record_that_ends_with_a_message_in_the_round_of_the_statement_is_of_another_machine() -> None:
+    """It may have signed in that very round, the first to enter it. Whoever rejoins under the statement does not."""
+    last = Timeout(0, 50, GENESIS_QC, None, ME, bytes(96))
+    record = SafetyRecord(0, 50, None, last, 0, ZERO, GENESIS_QC, None)
+    assert Bench(me=ME, safety=record, known=(reopened(0, ME),)).replica.halted
+    later = replace(record, last_voted_round=51, last_timeout=replace(last, round=51))
+    assert not Bench(me=ME, safety=later, known=(reopened(0, ME),)).replica.halted
+
+
+def test_a_statement_that_a_newer_one_has_followed_gives_no_vote(bench: Bench) -> None:
+    """Both were executed at once; the newer one is another machine's."""
+    bench.step(reopened(1, ME, 3, 80))
+    assert persisted(bench.step(Rejoin(certify(B4), None, 50))) == []
+    assert bench.replica.halted
+    assert len(persisted(bench.step(Rejoin(certify(B4), None, 80)))) == 1
+
+
 def test_who_has_rejoined_under_a_statement_is_not_stopped_by_it_again(bench: Bench) -> None:
     bench.step(reopened(1, ME))
     bench.step(Rejoin(certify(B4), None, 50))
