@@ -9,9 +9,8 @@ Source: consensus.md §8, Sync and Payload.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
-from functools import partial
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Final, Protocol
 
 from claimledger.ledger.v1 import ledger_pb2
 from claims.encoding import DecodeError
@@ -30,8 +29,8 @@ SHORT_RANGE_S: Final = 0.25
 """How much longer the other peer may take after a range that is sound and shorter than what was asked for: that may be all there
 is, or a peer that gives a block a time."""
 FETCHES_AT_ONCE: Final = 8
-"""Questions for what is named by its digest. A range has a place of its own: anybody can claim a height, and the peers that are
-asked for it may answer nothing until the time is up."""
+"""Questions for blocks by id, and as many for payload. A range has a place of its own: anybody can claim a height, and the peers that
+are asked for it may answer nothing until the time is up."""
 FETCHED_BATCHES: Final = 64
 """Batches asked for in one request; a peer gives no more."""
 
@@ -60,7 +59,10 @@ class Fetching:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._running: set[asyncio.Task[None]] = set()
+        self._blocks: set[asyncio.Task[None]] = set()
+        self._batches: dict[int, asyncio.Task[None]] = {}
+        """By who proposed the block that names them: whoever names payload that nobody has, and is silent when asked for it, holds up
+        one question, and in the next round of its own no other."""
         self._range: asyncio.Task[None] | None = None
         self._range_from = 0
         self._next_range: FetchRange | None = None
@@ -75,15 +77,20 @@ class Fetching:
             case FetchRange():
                 self._start_range(wanted)
             case FetchBlocks():
-                self._in_background(partial(self.blocks, wanted))
+                self._start_blocks(wanted)
             case FetchBatches():
-                self._in_background(partial(self.batches, wanted))
+                self._start_batches(wanted)
 
-    def _in_background(self, fetch: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if len(self._running) < FETCHES_AT_ONCE:
-            task = asyncio.ensure_future(fetch())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+    def _start_blocks(self, wanted: FetchBlocks) -> None:
+        if len(self._blocks) < FETCHES_AT_ONCE:
+            task = asyncio.ensure_future(self.blocks(wanted))
+            self._blocks.add(task)
+            task.add_done_callback(self._blocks.discard)
+
+    def _start_batches(self, wanted: FetchBatches) -> None:
+        if len(self._batches) < FETCHES_AT_ONCE and wanted.hint not in self._batches:
+            self._batches[wanted.hint] = task = asyncio.ensure_future(self.batches(wanted))
+            task.add_done_callback(lambda _: self._batches.pop(wanted.hint))
 
     def _start_range(self, wanted: FetchRange) -> None:
         """One at a time. While it runs, what follows it waits for its end: a range that came whole leads to the next."""
@@ -101,7 +108,7 @@ class Fetching:
     def close(self) -> None:
         """Ends what is on its way; nothing starts any more."""
         self._closed = True
-        for task in (*self._running, *filter(None, (self._range,))):
+        for task in (*self._blocks, *self._batches.values(), *filter(None, (self._range,))):
             task.cancel()
 
     # Blocks.

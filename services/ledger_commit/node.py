@@ -70,9 +70,17 @@ from ledger_commit.wire import from_last_seen, to_request
 from runtime.bls import Bls
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_BAD_MESSAGES, LEDGER_EVIDENCE, LEDGER_HEIGHT, LEDGER_ROUND, LEDGER_TIMEOUTS
+from runtime.process import run_together
 
 START_PAUSE_S: Final = 0.2
 FETCH_PAUSE_S: Final = 0.1
+DEAF_MS: Final = 100
+"""How long nothing is heard of a member after something that no honest one sends: each may cost a verification and a line of the log,
+and thousands of them would take all of this replica's time."""
+DISHONEST: Final = frozenset(
+    {"bad_certificate", "bad_proposal", "bad_signature", "bad_timeout", "bad_vote", "not_the_proposer"}
+)
+"""Reports of such things, each of what came over the member's own stream."""
 HEARING: Final = "waits for a quorum to say which of its signatures they hold"
 OnExecuted = Callable[[list[Projected]], None]
 
@@ -140,6 +148,9 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._commits: asyncio.Queue[tuple[tuple[Proposal, ...], QuorumCert]] = asyncio.Queue()
         self._stored = asyncio.Event()
+        self._deaf_until: dict[int, int] = {}
+        self._failed = asyncio.Event()
+        self._failure: Exception | None = None
         self._thread = ThreadPoolExecutor(1, "executor")
         self.fetching = Fetching(self)
         self._unserved: dict[bytes, BatchRef] = {r.digest: r for r in disk.waiting if r.lane == (me, opened)}
@@ -168,7 +179,13 @@ class Node:
         self._pump()
         if not self.replica.halted:
             self._open_lane()
-        await self._execute()
+        await run_together(self._execute(), self._until_a_step_fails())
+
+    async def _until_a_step_fails(self) -> None:
+        """Whoever the event came from, a peer or a timer: what the step left out would be missing in all that follows."""
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
     def _next_seq(self, incarnation: int) -> int:
         own = (r.seq for r in self.disk.log.refs.values() if r.lane == (self.me, incarnation))
@@ -234,18 +251,30 @@ class Node:
             self.replica.payload.add(event.ref, signature=event.signature)
 
     def _pump(self) -> None:
-        if self._busy:
+        if self._busy or self._failed.is_set():
             return
         self._busy = True
         try:
             while self._events:
                 self._carry_out(self.replica.step(self._events.popleft(), self._now()))
+        except Exception as error:
+            self._failure = error
+            self._failed.set()
+            raise
         finally:
             self._busy = False
         self.last_seen.note_certificate(self.replica.high_qc, self.committee)
         LEDGER_ROUND.set(self.replica.round)
 
     # What comes in.
+
+    def hears(self, member: int) -> bool:
+        """Whether what this member sends is looked at."""
+        return self._now() >= self._deaf_until.get(member, 0)
+
+    def ignore(self, member: int) -> None:
+        """For a while: it has sent what no honest member sends."""
+        self._deaf_until[member] = self._now() + DEAF_MS
 
     def receive(self, sender: int, message: Message) -> None:
         if isinstance(message, Proposal | Vote | Timeout):
@@ -384,6 +413,8 @@ class Node:
 
     def _report(self, what: str, member: int, detail: str) -> None:
         LEDGER_BAD_MESSAGES.labels(what).inc()
+        if what in DISHONEST:
+            self.ignore(member)
         organisation = self.committee.members[member].organisation if 0 <= member < len(self.committee) else ""
         self.log.warning("consensus_report", what=what, member=organisation, detail=detail)
 
@@ -472,12 +503,13 @@ class Node:
     def block(self, identity: bytes) -> Proposal | None:
         """A block for a peer, signed. What the core or the log holds, never what somebody sent under that header.
 
-        Both have this replica's own blocks unsigned; one that never left stays so.
+        Both have this replica's own blocks unsigned; one that never left stays so. Under a block of another member may stand
+        whatever signature it was fetched with, even none: its id is certified, and it must not be kept from who needs it.
         """
         node = self.replica.tree.node(identity)
         found = node.proposal if node is not None else self.disk.log.block(identity)
-        if found is not None and found.signature == UNSIGNED:
-            if found.header.proposer != self.me or not self._has_left(found, identity):
+        if found is not None and found.signature == UNSIGNED and found.header.proposer == self.me:
+            if not self._has_left(found, identity):
                 return None
             return replace(found, signature=self._bls.sign(self._keys.bls, identity))
         return found

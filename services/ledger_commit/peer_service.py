@@ -34,11 +34,15 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
     async def Exchange(self, requests: Any, context: Any) -> ledger_pb2.ExchangeResponse:
         member = self._member(context)
         async for request in requests:
+            if not self._node.hears(member):
+                LEDGER_BAD_MESSAGES.labels("not_heard").inc()
+                continue
             try:
                 message = from_request(request)
             except DecodeError as error:
                 LEDGER_BAD_MESSAGES.labels("undecodable").inc()
                 self._node.log.warning("undecodable_message", peer=member, reason=str(error))
+                self._node.ignore(member)
                 continue
             if isinstance(message, bytes):
                 self._node.receive_batch(message)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger_commit.adapters.block_log import reference
+from ledger_commit.consensus.events import Tick
 from ledger_commit.consensus.messages import BATCH, Batch, Proposal, Timeout, Vote, block_id
 from tests.unit.ledger.losing_disk import PowerLossError
 from tests.unit.ledger.machines import SIZE, Machine, Sent, contradictions, run
@@ -145,6 +146,33 @@ def _round_of(message: Any) -> int:
         case Proposal(header):
             return header.round
     return getattr(message, "round", 0)
+
+
+async def test_a_disk_that_fails_ends_the_replica_whoever_the_step_was_for(tmp_path: Path) -> None:
+    """A peer's message or a timer: its caller must not keep the failure to itself, while the next vote relies on what is lost."""
+    machines = made(tmp_path)
+    for machine in machines:
+        machine.start([m for m in machines if m is not machine])
+    failing = machines[0]
+    running = asyncio.create_task(failing.node.run())
+
+    def fail() -> None:
+        raise OSError("the disk is gone")
+
+    def fails_once() -> bool:
+        if failing.node.committed_height and failing.files[1].sync is not fail:
+            failing.files[1].sync = fail  # type: ignore[method-assign]
+        return running.done()
+
+    await work(machines[1:], 0.1, fails_once)
+    with pytest.raises(OSError, match="the disk is gone"):
+        await asyncio.wait_for(running, 1)
+    sent = len(failing.sent)
+    failing.files[1].sync = lambda: None  # type: ignore[method-assign]
+    failing.node.submit(Tick())
+    failing.node.receive(1, machines[1].node.position)
+    assert len(failing.sent) == sent
+    _stop(failing)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

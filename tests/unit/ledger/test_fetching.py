@@ -6,6 +6,7 @@ Peers are scripted; what they give, and who takes it, is real: a block log serve
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,23 @@ async def test_ranges_that_hang_leave_room_for_the_payload_of_a_vote(behind: Cal
     here.node._do(FetchBatches((ref,), 3))
     async with in_time():
         while not here.node.has_batch(ref.digest):
+            await asyncio.sleep(0.01)
+
+
+async def test_who_names_payload_that_nobody_has_takes_no_place_of_others(
+    behind: Callable[..., Behind], server: Machine
+) -> None:
+    """A leader that withholds it in each round of its own, and is silent when asked."""
+    here = behind(silent, None, None)
+    here.peers[0].batches = silent  # type: ignore[assignment, method-assign]
+    ref = first_batch(server)
+    for number in range(FETCHES_AT_ONCE + 1):
+        here.node._do(FetchBatches((replace(ref, digest=bytes([number]) * 32),), 1))
+        await settle()
+    here.node._do(FetchBatches((ref,), 2))
+    here.node._do(FetchBlocks(ids_down(server, 6), 0, (3,)))
+    async with in_time():
+        while not here.node.has_batch(ref.digest) or not here.peers[2].asked:
             await asyncio.sleep(0.01)
 
 

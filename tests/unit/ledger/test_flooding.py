@@ -1,22 +1,27 @@
 """What one member can make another keep: batches that no block names, and messages while it waits for its peers."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from claimledger.ledger.v1 import ledger_pb2
 from claims.transaction import OpenLane
 from ledger_commit.adapters.block_log import reference
 from ledger_commit.consensus import payload
 from ledger_commit.consensus.events import FetchBatches
-from ledger_commit.consensus.messages import BATCH, MAX_BATCH_BYTES, Batch, BatchRef, batch_message
+from ledger_commit.consensus.messages import BATCH, MAX_BATCH_BYTES, Batch, BatchRef, SyncInfo, batch_message
 from ledger_commit.lane import MAX_OPEN_BATCHES
-from ledger_commit.node import Node
+from ledger_commit.node import DEAF_MS, Node
+from ledger_commit.peer_service import PeerServicer
+from ledger_commit.wire import to_request
 from runtime.metrics import LEDGER_BAD_MESSAGES
 from tests.fixtures.consensus import chain
 from tests.unit.ledger.machines import CHAIN_ID, LANES, Machine
 from tests.unit.ledger.test_durability import made
+from tests.unit.ledger.test_last_seen import certificate, vote
 
 FLOODER = 3
 LIMIT = 8
@@ -180,6 +185,43 @@ async def test_a_batch_that_a_block_names_is_fetched_whatever_else_its_member_se
     await node.fetching.batches(FetchBatches(refs, 1))
     assert {ref.digest for ref in refs} <= held(machine)
     assert unwanted[0].digest not in held(machine)
+
+
+JUNK = {
+    "bad_certificate": to_request(SyncInfo(certificate([0, FLOODER]), None, 1)),
+    "bad_vote": to_request(vote(0)),
+    "undecodable": ledger_pb2.ExchangeRequest(vote=b"junk"),
+}
+
+
+@pytest.mark.parametrize("what", JUNK)
+async def test_after_what_no_honest_member_sends_nothing_of_it_is_looked_at_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Each would cost a verification: one member's flood, over as many streams as it opens, must leave time for the others."""
+    machine = Machine(0, tmp_path)
+    machine.start([])
+    node, now = machine.node, [time.time_ns() // 1_000_000]
+    monkeypatch.setattr(node, "_now", lambda: now[0])
+    begin(node)
+    service = PeerServicer(node)
+    monkeypatch.setattr(service, "_member", lambda _: FLOODER)
+
+    async def flood() -> AsyncIterator[ledger_pb2.ExchangeRequest]:
+        for _ in range(50):
+            yield JUNK[what]
+
+    for _ in range(2):
+        before = refused(what)
+        await service.Exchange(flood(), None)
+        await service.Exchange(flood(), None)
+        assert refused(what) == before + 1
+        assert (node.hears(FLOODER), node.hears(2)) == (False, True)
+        now[0] += DEAF_MS
+        assert node.hears(FLOODER)
+    assert node._timer is not None
+    node._timer.cancel()
+    await node.close()
 
 
 async def test_what_is_said_to_a_replica_that_waits_for_its_peers_is_not_kept(tmp_path: Path) -> None:

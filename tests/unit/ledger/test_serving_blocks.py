@@ -3,9 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ledger_commit.consensus.events import BlocksFetched
 from ledger_commit.consensus.messages import UNSIGNED, Proposal, block_id
 from tests.unit.ledger.machines import BLS, COMMITTEE, Machine
 from tests.unit.ledger.test_durability import made, of_kind, work
+
+BLOCKS = 8
 
 
 async def test_nobody_replaces_a_block_that_a_replica_holds(tmp_path: Path) -> None:
@@ -27,6 +30,26 @@ async def test_nobody_replaces_a_block_that_a_replica_holds(tmp_path: Path) -> N
         assert given is not None
         assert given == good
         assert BLS.verify(COMMITTEE.members[good.header.proposer].public_key, identity, given.signature)
+
+
+async def test_a_fetched_block_is_given_on_whatever_stands_for_its_signature(tmp_path: Path) -> None:
+    """A peer that gives certified blocks without their signatures must not make who took them useless to all others."""
+    machines = made(tmp_path)
+    for machine in machines:
+        machine.start([m for m in machines if m is not machine])
+    await work(machines, 0.1, lambda: machines[0].node.committed_height > BLOCKS)
+    blocks, qc = machines[0].node.committed_range(1, BLOCKS)
+    bare = tuple(replace(block, signature=UNSIGNED) for block in blocks)
+    late = Machine(1, tmp_path / "late")
+    late.start([])
+    late.node._started = True
+    late.node.replica.halted = "it follows"
+    late.node.submit(BlocksFetched(2, bare, qc))
+    committed = late.node.committed_height
+    given, _ = late.node.committed_range(1, committed - 1)
+    assert [block.header for block in given] == [block.header for block in blocks[: committed - 1]]
+    assert len(given) > 1
+    await late.node.close()
 
 
 async def test_an_own_block_that_never_left_is_signed_for_nobody(tmp_path: Path) -> None:
