@@ -24,7 +24,9 @@ _REPLAYED: Final = "dlq-replayed"
 LONGEST_REASON: Final = 300
 LONGEST_VALUE: Final = 900_000
 """Bytes kept of a value, so that no record is too large to be set aside; what was cut cannot be replayed."""
+LONGEST_KEY: Final = 16_384
 LONGEST_HEADERS: Final = 16_384
+"""Longer ones are left out as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,14 @@ class DeadLetter:
     """The original value, still sealed under its own topic."""
     replayed: bool
     cut: bool = False
-    """The value was too long to be kept whole, so it cannot be replayed."""
+    """Value, key or headers were too long to be kept whole, so it cannot be replayed."""
 
 
 def dead_letter(record: Any, error: Exception, stage: str) -> Out:
     """The record to produce for `record` (a ConsumerRecord) that failed with `error`."""
     kind = getattr(error, "kind", type(error).__name__)
+    key, value, original = record.key or b"", record.value or b"", _original_headers(record)
+    whole = original is not None and len(key) <= LONGEST_KEY and len(value) <= LONGEST_VALUE
     headers = {
         "dlq-reason": str(error)[:LONGEST_REASON],
         "dlq-type": str(kind),
@@ -59,20 +63,23 @@ def dead_letter(record: Any, error: Exception, stage: str) -> Out:
         "dlq-partition": str(record.partition),
         "dlq-offset": str(record.offset),
         "dlq-no-key": "1" if record.key is None else "",
-        "dlq-cut": "1" if len(record.value or b"") > LONGEST_VALUE else "",
+        "dlq-cut": "" if whole else "1",
     }
-    original = tuple((_ORIGINAL + name, value) for name, value in record.headers)
-    if sum(len(name) + len(value) for name, value in original) > LONGEST_HEADERS:
-        original = ()
     return Out(
         topic=record.topic + DEAD_LETTER_SUFFIX,
-        key=record.key or b"",
-        value=(record.value or b"")[:LONGEST_VALUE],
+        key=key[:LONGEST_KEY],
+        value=value[:LONGEST_VALUE],
         schema=SCHEMA,
         event_id=f"{record.topic}/{record.partition}/{record.offset}",
         partition=0,
-        headers=(*((k, v.encode()) for k, v in headers.items()), *original),
+        headers=(*((k, v.encode()) for k, v in headers.items()), *(original or ())),
     )
+
+
+def _original_headers(record: Any) -> Headers | None:
+    """Under the prefix; None where they are too long. Kafka's may be null, and are empty then."""
+    found = tuple((_ORIGINAL + name, content or b"") for name, content in record.headers)
+    return found if sum(len(name) + len(content) for name, content in found) <= LONGEST_HEADERS else None
 
 
 async def list_dead_letters(kafka: str, keys: TopicKeys, topics: Sequence[str]) -> list[DeadLetter]:
@@ -83,9 +90,9 @@ async def list_dead_letters(kafka: str, keys: TopicKeys, topics: Sequence[str]) 
     found: list[DeadLetter] = []
     replayed: set[str] = set()
     async for record in _read_all(kafka, [topic + DEAD_LETTER_SUFFIX for topic in topics]):
-        headers = dict(record.headers)
+        headers = {name: content or b"" for name, content in record.headers}
         if _REPLAYED in headers:
-            replayed.add(f"{record.topic}:{headers[_REPLAYED].decode()}")
+            replayed.add(f"{record.topic}:{headers[_REPLAYED].decode('ascii', 'replace')}")
         else:
             found.append(_letter(record, headers, keys))
     found.sort(key=lambda letter: letter.time_ms)
@@ -121,18 +128,23 @@ def _letter(record: Any, headers: dict[str, bytes], keys: TopicKeys) -> DeadLett
     return DeadLetter(
         position=f"{record.topic}:{record.offset}",
         topic=text.get("dlq-topic", record.topic.removesuffix(DEAD_LETTER_SUFFIX)),
-        partition=int(text.get("dlq-partition", "0")),
-        offset=int(text.get("dlq-offset", "-1")),
+        partition=_number(text.get("dlq-partition", ""), 0),
+        offset=_number(text.get("dlq-offset", ""), -1),
         key=None if text.get("dlq-no-key") else record.key,
         reason=text.get("dlq-reason", ""),
         type=text.get("dlq-type", ""),
         stage=text.get("dlq-stage", ""),
         time_ms=record.timestamp,
-        headers=tuple((n.removeprefix(_ORIGINAL), v) for n, v in record.headers if n.startswith(_ORIGINAL)),
+        headers=tuple((n.removeprefix(_ORIGINAL), v or b"") for n, v in record.headers if n.startswith(_ORIGINAL)),
         value=value,
         replayed=False,
         cut=bool(text.get("dlq-cut")),
     )
+
+
+def _number(text: str, otherwise: int) -> int:
+    """What a header says that anybody may have written."""
+    return int(text) if text.isdecimal() and len(text) < 19 else otherwise
 
 
 def _marked(letter: DeadLetter) -> DeadLetter:

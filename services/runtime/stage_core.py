@@ -220,7 +220,7 @@ class StageCore:
         return [_Part(*at, value, (*kept, *key), raw.timestamp, n) for n, (value, key) in enumerate(sealed)]
 
     def _open(self, raw: Any) -> Incoming:
-        headers = tuple(raw.headers)
+        headers = tuple((name, content or b"") for name, content in raw.headers)  # Kafka's may be null
         value = raw.value or b""
         if raw.value is not None:
             value = self._keys.open(raw.topic, raw.key, self.stage.schemas[raw.topic], raw.value, headers)

@@ -228,7 +228,7 @@ def _context(topic: str, day: str) -> bytes:
 def _key_id(headers: Headers) -> str:
     """Of the value; empty where no header names it."""
     for name, value in headers:
-        if name == KEY_ID:
+        if name == KEY_ID and value:  # Kafka's may be null
             return value.decode("ascii", "replace")
     return ""
 

@@ -72,8 +72,8 @@ async def test_a_record_ordered_before_an_earlier_one_is_not_acknowledged_alone(
 async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream_goes_on(
     feeding: Feeding, path: str
 ) -> None:
-    """Not sealed, empty, sealed for another topic, no protobuf inside, no record inside that, a record that the scorer did not
-    sign so."""
+    """Not sealed, not sealed with a header that is null, empty, sealed for another topic, no protobuf inside, no record inside
+    that, a record that the scorer did not sign so."""
     topic = feeding.scored if path == "scored" else feeding.retry
     other = feeding.retry if path == "scored" else feeding.scored
     name, sent = topic.name(PAYER), entries(2)
@@ -82,6 +82,7 @@ async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream
     feeding.keys.seal(name, b"key", topic.schema, b"")
     bare = feeding.producer.producer
     await bare.send_and_wait(name, b"not sealed", key=b"key", partition=0)
+    await bare.send_and_wait(name, b"not sealed", key=b"key", partition=0, headers=[("key-id", None)])
     await bare.send_and_wait(name, None, key=b"key", partition=0)
     await bare.send_and_wait(name, moved, key=b"key", partition=0, headers=headers)
     for value in (b"\xff\xff", b"\x0a\x03abc"):
@@ -92,15 +93,16 @@ async def test_records_that_cannot_be_read_go_to_the_dead_letters_and_the_stream
     feeding.feed(member, topic, turn_s=None if path == "scored" else lambda _: 0.05)
     await eventually(lambda: member.taken, sent)
     member.order()
-    await feeding.until_acknowledged(topic, [8, 0])
+    await feeding.until_acknowledged(topic, [9, 0])
     letters = await list_dead_letters(feeding.kafka, feeding.keys, [name])
     assert [(letter.offset, letter.type) for letter in letters] == [
         (1, "no-key-id"),
         (2, "no-key-id"),
-        (3, "unknown-key"),
-        (4, "undecodable"),
+        (3, "no-key-id"),
+        (4, "unknown-key"),
         (5, "undecodable"),
-        (6, "forged"),
+        (6, "undecodable"),
+        (7, "forged"),
     ]
 
 
