@@ -44,6 +44,9 @@ PREFIX_DIGITS: Final = 12
 """Hex digits of the chain id: enough that the networks on one Kafka differ."""
 MEMBERS_AT_ONCE: Final = 500
 ORDERED_WITHIN_S: Final = 30.0
+AGAIN_WITHIN_S: Final = 5.0
+"""For so long another outcome is waited for where a transaction was refused before: a refusal for the same reason leaves no
+result (ADR 0025)."""
 POLL_S: Final = 0.05
 RETRY_S: Final = 0.2
 CALL_TIMEOUT_S: Final = 5.0
@@ -134,8 +137,8 @@ def order(
 ) -> None:
     """Hands the transactions in, in this order, and returns when all have taken effect; those that had are left out.
 
-    One that was refused before is tried again. `done` is told how many of them are through. Raises BootstrapError where
-    one is refused or late.
+    One that was refused before is tried again, and told again where nothing has changed. `done` is told how many of them are
+    through. Raises BootstrapError where one is refused or late.
     """
     stub = ledger_pb2_grpc.LedgerServiceStub(channel)
     deadline = time.monotonic() + within_s
@@ -145,11 +148,10 @@ def order(
         request = ledger_pb2.SubmitTransactionRequest(transaction=SIGNED_TRANSACTION.encode(transaction))
         _patient(stub.SubmitTransaction, request, deadline)
     for count, (transaction, old) in enumerate(waiting):
-        while (result := _result_of(stub, transaction, deadline)) is None or result == old:
-            if time.monotonic() > deadline:
-                name = transaction.kind.name
-                raise BootstrapError(f"{name} was not executed within {within_s:.0f} s: see `claimledger status`")
-            time.sleep(POLL_S)
+        result = _executed(stub, transaction, old, deadline)
+        if result is None:
+            name = transaction.kind.name
+            raise BootstrapError(f"{name} was not executed within {within_s:.0f} s: see `claimledger status`")
         if result.refusal:
             raise BootstrapError(refusal_text(transaction.kind, RefusalReason(result.refusal)))
         done(count + 1 + len(transactions) - len(waiting))
@@ -168,6 +170,21 @@ def refusal_text(kind: Kind, reason: RefusalReason) -> str:
     """A refusal for people, with what to do where that is known."""
     remedy = _REMEDIES.get(reason)
     return f"the ledger refused {kind.name}: {reason.name}{f' ({remedy})' if remedy else ''}"
+
+
+def _executed(
+    stub: ledger_pb2_grpc.LedgerServiceStub,
+    transaction: SignedTransaction,
+    old: TransactionResult | None,
+    deadline: float,
+) -> TransactionResult | None:
+    """The next result, or after a while the old one, where it was refused before; None where there is none in time."""
+    patience = deadline if old is None else min(deadline, time.monotonic() + AGAIN_WITHIN_S)
+    while (result := _result_of(stub, transaction, deadline)) == old:
+        if time.monotonic() > patience:
+            return old
+        time.sleep(POLL_S)
+    return result
 
 
 def _result_of(

@@ -24,7 +24,9 @@ from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.identifiers import control_number
 from claims.result import CLAIM_RESULT
 from claims.transaction import SIGNED_TRANSACTION, Kind, PricedClaim, RefusalReason
+from cli import bootstrap
 from cli.__main__ import main
+from cli.session import Session
 from ledger_commit.consensus.messages import HEADER, block_id
 from ledger_commit.ledger import Ledger
 from ledger_commit.results import ProvenResults
@@ -183,6 +185,24 @@ async def test_a_refusal_that_is_repeated_leaves_no_other_leaf(settled: Settled)
     await settled.executed(2)
     assert (await settled.replicas.status("aurora")).results_size == settled.leaves
     assert (await settled.clerk.result(identity)).refusal == RefusalReason.UNKNOWN_PLAN
+
+
+async def test_who_hands_in_again_what_was_refused_is_told_why_each_time(
+    settled: Settled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second time on there is no result that could be waited for."""
+    monkeypatch.setattr(bootstrap, "AGAIN_WITHIN_S", 0.5)
+    transaction = SIGNED_TRANSACTION.decode(settled.clerk.members("iron", "aurora", "eve once more"))
+    session = Session(settled.replicas.run, "aurora", settled.replicas.network)
+
+    def hand_in() -> None:
+        with session.replica() as channel:
+            bootstrap.order(channel, [transaction])
+
+    for _ in range(3):
+        with pytest.raises(bootstrap.BootstrapError, match="UNKNOWN_PLAN"):
+            await asyncio.to_thread(hand_in)
+    await settled.executed(1)
 
 
 @pytest.mark.parametrize(
