@@ -92,7 +92,7 @@ def up(
         out.say(f"made a development network in {run}, Kafka {kafka_text(made)}")
     require_prefix(run, topic_prefix)
     require_certificates(run)
-    processes = Processes(run.resolve(), local_broker(run, kafka), replication=replication)
+    processes = Processes(run.resolve(), local_broker(run, kafka), replication=replication, elsewhere=kafka)
     if processes.kafka is not None and processes.kafka.process() is None:
         require_free([processes.kafka.port], f"make another network by --run: that in {run} has this port for Kafka")
     bring_up(processes, out)

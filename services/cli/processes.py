@@ -62,7 +62,8 @@ class ProcessState:
 
 
 class Processes:
-    """All processes of one run directory. `environment` goes to each; `own` to single ones by name."""
+    """All processes of one run directory. `environment` goes to each; `own` to single ones by name. `elsewhere` is a Kafka's
+    address that goes before the network's."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Processes:
         environment: dict[str, str] | None = None,
         own: dict[str, dict[str, str]] | None = None,
         replication: int = BROKERS_REPLICATION,
+        elsewhere: str = "",
     ) -> None:
         self.run = run
         self.kafka = kafka
@@ -78,6 +80,7 @@ class Processes:
         self._environment = environment or {}
         self._own = own or {}
         self._replication = replication
+        self._elsewhere = elsewhere
         self.made_topics: list[str] = []
         """Those that were not there before."""
         self._lines = dict(read_procfile(ROOT / "Procfile"))
@@ -94,7 +97,7 @@ class Processes:
 
     @property
     def kafka_address(self) -> str:
-        return self.kafka.address if self.kafka else self.network.kafka
+        return self.kafka.address if self.kafka else self._elsewhere or self.network.kafka
 
     def start_all(self, say: Callable[[str], None]) -> None:
         """Broker, topics, then everything that does not run yet; returns when all answer. Raises ProcessError."""

@@ -120,7 +120,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    processes = Processes(run, local_broker(run, kafka))
+    processes = Processes(run, local_broker(run, kafka), elsewhere=kafka)
     Supervisor(processes, SupervisorSettings().policy).run(stop)
 
 
