@@ -63,7 +63,8 @@ async def test_the_caller_is_who_the_certificate_says(server: Any, certificates:
 async def test_without_a_certificate_nothing_is_reached(server: Any, certificates: Certificates) -> None:
     _, servicer, address = server
     root = certificates("payer-a", Role.INSURER).authority.read_bytes()
-    async with grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(root)) as channel:
+    named = [("grpc.ssl_target_name_override", server_name("tags"))]  # else the client would refuse the server
+    async with grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(root), named) as channel:
         stub = tags_pb2_grpc.DuplicateTagServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.Evaluate(tags_pb2.EvaluateRequest(), timeout=3)
