@@ -6,22 +6,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
-from ledger_commit.consensus.messages import PROPOSAL, QUORUM_CERT, SYNC_INFO, Proposal
+from ledger_commit.consensus.messages import MAX_COMMITTEE, PROPOSAL, QUORUM_CERT, SYNC_INFO, Proposal
 from ledger_commit.wire import from_request, to_last_seen
 from runtime.errors import FailedPreconditionError, PermissionDeniedError
 from runtime.identity import Role, identity_of
 from runtime.metrics import LEDGER_BAD_MESSAGES
+from runtime.stream_limits import StreamLimits
 
 if TYPE_CHECKING:
     from ledger_commit.node import Node
 
 MAX_IDS: Final = 64
 MAX_RANGE: Final = 256
+EXCHANGES_OF_ONE: Final = 8
+"""Streams of one member at one time: two, and those of connections that were lost and have not ended here. Each takes its turn in the
+loop, so that a member with many would leave little of it to others."""
+QUESTIONS_OF_ONE: Final = 32
+"""For blocks and batches, at one time: an honest member has 18 at most (fetching.py)."""
 
 
 class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
     def __init__(self, node: "Node") -> None:
         self._node = node
+        self.exchanges = StreamLimits(EXCHANGES_OF_ONE, EXCHANGES_OF_ONE * MAX_COMMITTEE)
+        self.questions = StreamLimits(QUESTIONS_OF_ONE, QUESTIONS_OF_ONE * MAX_COMMITTEE)
 
     def _member(self, context: Any) -> int:
         """The caller's place in the committee. Raises PermissionDeniedError."""
@@ -31,8 +39,14 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
             raise PermissionDeniedError(f"{identity.organisation} as {identity.role} is no replica of this committee")
         return index
 
-    async def Exchange(self, requests: Any, context: Any) -> ledger_pb2.ExchangeResponse:
+    def _admitted(self, context: Any, limits: StreamLimits) -> int:
+        """The caller's place, whose call counts until it ends. Raises PermissionDeniedError, ResourceExhaustedError."""
         member = self._member(context)
+        limits.admit(self._node.committee.members[member].organisation, context)
+        return member
+
+    async def Exchange(self, requests: Any, context: Any) -> ledger_pb2.ExchangeResponse:
+        member = self._admitted(context, self.exchanges)
         async for request in requests:
             if not self._node.hears(member):
                 LEDGER_BAD_MESSAGES.labels("not_heard").inc()
@@ -53,7 +67,7 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
     async def FetchBlocks(
         self, request: ledger_pb2.FetchBlocksRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.FetchBlocksResponse]:
-        self._member(context)
+        self._admitted(context, self.questions)
         for answer in self.blocks(request):
             yield answer
 
@@ -82,7 +96,7 @@ class PeerServicer(ledger_pb2_grpc.PeerServiceServicer):
     async def FetchBatches(
         self, request: ledger_pb2.FetchBatchesRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.FetchBatchesResponse]:
-        self._member(context)
+        self._admitted(context, self.questions)
         for digest in request.digests[:MAX_IDS]:
             encoded = self._node.disk.log.batch_bytes(digest)
             if encoded is not None:

@@ -1,7 +1,7 @@
 """What one member can make another keep: batches that no block names, and messages while it waits for its peers."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from ledger_commit.consensus.events import FetchBatches
 from ledger_commit.consensus.messages import BATCH, MAX_BATCH_BYTES, Batch, BatchRef, SyncInfo, batch_message
 from ledger_commit.lane import MAX_OPEN_BATCHES
 from ledger_commit.node import DEAF_MS, Node
-from ledger_commit.peer_service import PeerServicer
+from ledger_commit.peer_service import EXCHANGES_OF_ONE, QUESTIONS_OF_ONE, PeerServicer
 from ledger_commit.wire import to_request
+from runtime.errors import ResourceExhaustedError
 from runtime.metrics import LEDGER_BAD_MESSAGES
 from tests.fixtures.consensus import chain
 from tests.unit.ledger.machines import CHAIN_ID, LANES, Machine
@@ -187,6 +188,61 @@ async def test_a_batch_that_a_block_names_is_fetched_whatever_else_its_member_se
     assert unwanted[0].digest not in held(machine)
 
 
+class Call:
+    """An RPC of a member, as the service sees it."""
+
+    def __init__(self, member: int) -> None:
+        self.member = member
+        self._then: list[Callable[[object], None]] = []
+
+    def add_done_callback(self, then: Callable[[object], None]) -> None:
+        self._then.append(then)
+
+    def end(self) -> None:
+        for then in self._then:
+            then(self)
+
+
+def served(node: Node, monkeypatch: pytest.MonkeyPatch) -> PeerServicer:
+    service = PeerServicer(node)
+    monkeypatch.setattr(service, "_member", lambda call: call.member)
+    return service
+
+
+async def no_requests() -> AsyncIterator[ledger_pb2.ExchangeRequest]:
+    for request in ():
+        yield request
+
+
+RPCS: dict[str, tuple[int, Callable[[PeerServicer, Call], Awaitable[object]]]] = {
+    "Exchange": (EXCHANGES_OF_ONE, lambda service, call: service.Exchange(no_requests(), call)),
+    "FetchBlocks": (
+        QUESTIONS_OF_ONE,
+        lambda service, call: anext(service.FetchBlocks(ledger_pb2.FetchBlocksRequest(), call), None),
+    ),
+    "FetchBatches": (
+        QUESTIONS_OF_ONE,
+        lambda service, call: anext(service.FetchBatches(ledger_pb2.FetchBatchesRequest(), call), None),
+    ),
+}
+
+
+@pytest.mark.parametrize("rpc", RPCS)
+async def test_a_member_has_so_many_calls_at_one_time(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, rpc: str
+) -> None:
+    """Each takes its turn in the loop. What ends makes room, and another member's count apart."""
+    service, (most, called) = served(machine.node, monkeypatch), RPCS[rpc]
+    calls = [Call(FLOODER) for _ in range(most)]
+    for call in calls:
+        await called(service, call)
+    with pytest.raises(ResourceExhaustedError, match=f"{most} streams open"):
+        await called(service, Call(FLOODER))
+    await called(service, Call(2))
+    calls[0].end()
+    await called(service, Call(FLOODER))
+
+
 JUNK = {
     "bad_certificate": to_request(SyncInfo(certificate([0, FLOODER]), None, 1)),
     "bad_vote": to_request(vote(0)),
@@ -204,8 +260,7 @@ async def test_after_what_no_honest_member_sends_nothing_of_it_is_looked_at_for_
     node, now = machine.node, [time.time_ns() // 1_000_000]
     monkeypatch.setattr(node, "_now", lambda: now[0])
     begin(node)
-    service = PeerServicer(node)
-    monkeypatch.setattr(service, "_member", lambda _: FLOODER)
+    service = served(node, monkeypatch)
 
     async def flood() -> AsyncIterator[ledger_pb2.ExchangeRequest]:
         for _ in range(50):
@@ -213,8 +268,8 @@ async def test_after_what_no_honest_member_sends_nothing_of_it_is_looked_at_for_
 
     for _ in range(2):
         before = refused(what)
-        await service.Exchange(flood(), None)
-        await service.Exchange(flood(), None)
+        await service.Exchange(flood(), Call(FLOODER))
+        await service.Exchange(flood(), Call(FLOODER))
         assert refused(what) == before + 1
         assert (node.hears(FLOODER), node.hears(2)) == (False, True)
         now[0] += DEAF_MS
