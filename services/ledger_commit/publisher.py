@@ -15,11 +15,13 @@ from typing import Any, Final
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
+from sqlalchemy.exc import SQLAlchemyError
 
 from claimledger.ledger.v1 import ledger_pb2
 from ledger_commit.publications import block_records, cursor_record, settlement_records, status_records
 from ledger_commit.results import ProvenResults, block_messages
 from ledger_commit.store import Projection
+from runtime.database import root_type
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
 from runtime.network import Network
@@ -69,7 +71,8 @@ class Publisher(ConsumerRebalanceListener):
         self.block_height = 0
 
     async def run(self) -> None:
-        """Until cancelled. A lost broker or role is waited out, and so is a key that cannot be used: the role is another's then."""
+        """Until cancelled. A lost broker or role is waited out, and so is a projection whose database is away or a key that cannot
+        be used: the role is another's then."""
         while True:
             await wait_for_own_topics(self._kafka, self._network)
             consumer = make_consumer(
@@ -86,6 +89,8 @@ class Publisher(ConsumerRebalanceListener):
                 self._log.error("foreign_topics", owner=error.owner, reason=str(error))
             except SealedValueError as error:
                 self._log.error("cannot_seal", kind=error.kind, reason=str(error))
+            except SQLAlchemyError as error:
+                self._log.warning("database_away", type=root_type(error))
             except (KafkaError, OSError) as error:
                 self._log.warning("broker_away", type=type(error).__name__)
             finally:

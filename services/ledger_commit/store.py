@@ -174,7 +174,7 @@ class Projection:
     async def times(self, heights: Collection[int]) -> dict[int, int]:
         """When the blocks of these heights were made, as far as they are here."""
         height, time_ms = _column(LedgerBlock.height), _column(LedgerBlock.time_ms)
-        async with self.engine.connect() as connection:
+        async with transaction(self.engine) as connection:
             found = await connection.execute(select(height, time_ms).where(height.in_(heights)))
             return {row.height: row.time_ms for row in found}
 
@@ -204,13 +204,13 @@ class Projection:
             .join(LedgerTransaction, LedgerTransaction.leaf == LedgerResult.leaf)
             .where(LedgerTransaction.transaction_id == identity)
         )
-        async with self.engine.connect() as connection:
+        async with transaction(self.engine) as connection:
             found = await connection.scalar(query)
         return bytes(found) if found is not None else None
 
     async def _rows(self, query: Any, model: Any) -> list[dict[str, Any]]:
         columns = model.__table__.c
-        async with self.engine.connect() as connection:
+        async with transaction(self.engine) as connection:
             found = await connection.execute(query.with_only_columns(*columns))
             return [dict(row._mapping) for row in found]  # noqa: SLF001 - SQLAlchemy's public name for it
 

@@ -19,6 +19,7 @@ from ledger_commit import cursor, publisher
 from ledger_commit.cursor import Progress
 from ledger_commit.publications import cursor_record
 from runtime import kafka, publishing_cursor
+from runtime.database import DatabaseAwayError
 from runtime.kafka import SealingProducer, make_producer
 from runtime.publishing_cursor import place_of
 from runtime.topics import SETTLEMENTS
@@ -360,6 +361,25 @@ async def test_a_key_that_cannot_be_used_ends_no_replica(publishing: Publishing)
         await true(lambda: len([e for e in logs if e["event"] == "cannot_seal"]) >= 2)
     assert await publishing.cursors() == []
     wraps.write_text(whole)
+    assert await publishing.until_published(executor) == await due(executor)
+
+
+async def test_a_projection_whose_database_is_away_ends_no_replica(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The publisher lets go of the role, which is another replica's then, and goes on once the database is back."""
+    executor = await publishing.executor(*history(1))
+    there = executor.projection.blocks
+
+    async def away(*_: object) -> Any:
+        raise DatabaseAwayError("refused")
+
+    monkeypatch.setattr(executor.projection, "blocks", away)
+    with capture_logs() as logs:
+        publishing.stand(executor)
+        await true(lambda: len([e for e in logs if e["event"] == "database_away"]) >= 2)
+    assert await publishing.cursors() == []
+    monkeypatch.setattr(executor.projection, "blocks", there)
     assert await publishing.until_published(executor) == await due(executor)
 
 
