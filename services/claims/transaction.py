@@ -431,6 +431,7 @@ class RefusalReason(IntEnum):
     WRONG_EPOCH = 25
     WRONG_INCARNATION = 26
     ROUND_NOT_LATER = 27
+    ROUND_NOT_REACHED = 28
 
 
 UNUSED_SEQUENCE: Final = 0

@@ -1,8 +1,6 @@
 """replica rejoin: what an organisation's people do for a replica that lost its record of what it has signed."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Annotated, Final
 
 import grpc
@@ -82,7 +80,6 @@ def restore(session: Session) -> ReopenLane:
     with session.replica() as channel:
         request = ledger_pb2.PrepareRejoinRequest(key_id=ORGANISATION_KEY_ID)
         prepared = ledger_pb2_grpc.LedgerServiceStub(channel).PrepareRejoin(request, timeout=PREPARE_WITHIN_S)
-    require_credible(REOPEN_LANE.decode(prepared.statement), session.organisation, _rounds_of_others(session))
     _order_elsewhere(session, _signed(session, prepared.statement))
     deadline = time.monotonic() + VOTES_WITHIN_S
     while why := session.replica_status(session.replica_address).not_voting:
@@ -92,29 +89,6 @@ def restore(session: Session) -> ReopenLane:
             )
         time.sleep(POLL_S)
     return REOPEN_LANE.decode(prepared.statement)
-
-
-def require_credible(statement: ReopenLane, organisation: str, rounds: Iterable[int]) -> None:
-    """The replica that prepared it is the machine that is not trusted: a round that nobody is in yet would silence the member for
-    ever, since the next statement has to name a later one. `rounds` are those of other members. Raises BootstrapError."""
-    latest = 1 + max(rounds, default=0)
-    if statement.prefix.organisation != organisation or statement.last_voted_round > latest:
-        raise BootstrapError(
-            f"nothing was signed: the replica of {organisation} prepared round {statement.last_voted_round} for "
-            f"{statement.prefix.organisation}, and by the other members it is {latest} at most: run this again, and look at that "
-            "machine where it says so again"
-        )
-
-
-def _rounds_of_others(session: Session) -> Iterator[int]:
-    """Of those that answer."""
-    for address in _others(session):
-        with suppress(grpc.RpcError):
-            yield session.replica_status(address).round
-
-
-def _others(session: Session) -> list[str]:
-    return [r.address for r in session.network.replicas if r.organisation != session.organisation]
 
 
 def _signed(session: Session, statement: bytes) -> SignedTransaction:
@@ -128,7 +102,8 @@ def _signed(session: Session, statement: bytes) -> SignedTransaction:
 
 def _order_elsewhere(session: Session, statement: SignedTransaction) -> None:
     """At the first other member that has it executed: the own lane is what is not trusted, and one may be away or withhold it."""
-    for address in _others(session):
+    others = [r.address for r in session.network.replicas if r.organisation != session.organisation]
+    for address in others:
         try:
             with session.replica(address) as channel:
                 order(channel, [statement], within_s=ORDERED_WITHIN_S)

@@ -55,7 +55,8 @@ class Ledger:
     def execute(self, header: Header, entries: Sequence[bytes]) -> Execution:
         """Applies the next committed block."""
         first = len(self.state.results)
-        execution = apply(self.state, BlockInput(header.height, header.time_ms, entries), verify_ed25519)
+        block = BlockInput(header.height, header.round, header.time_ms, entries)
+        execution = apply(self.state, block, verify_ed25519)
         for offset, result in enumerate(execution.results):
             self._recent[first + offset] = result
         while len(self._recent) > RECENT_LEAVES:

@@ -38,6 +38,7 @@ class BlockInput:
     """A committed block as the contract sees it: entries of all its batches, in order."""
 
     height: int
+    round: int
     time_ms: int
     entries: Sequence[bytes]
 
@@ -84,6 +85,7 @@ class _Block:
 def apply(state: State, block: BlockInput, verify: Verify) -> Execution:
     """Executes a block and advances `state` in place. Heights come one after the other."""
     assert block.height == state.height + 1, "blocks are executed in height order"
+    state.round = block.round
     doing = _Block(state, block.height, verify)
     for entry in block.entries:
         _apply_entry(doing, entry)

@@ -153,7 +153,9 @@ def _reopening_refusal(state: State, body: ReopenLane) -> RefusalReason | None:
         return RefusalReason.WRONG_INCARNATION
     if body.last_voted_round <= max(before.after_round, body.high_qc_round):
         return RefusalReason.ROUND_NOT_LATER
-    return None
+    # Q have signed in the round before the one that an honest statement is made in, so no block of an earlier one follows. What
+    # lies ahead would excuse what the member has yet to sign, or silence it for ever.
+    return RefusalReason.ROUND_NOT_REACHED if body.last_voted_round > state.round + 1 else None
 
 
 def _take_effect(state: State, body: RegistryBody, encoded: bytes) -> None:

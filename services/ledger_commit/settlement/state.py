@@ -61,6 +61,8 @@ class State:
         self.lanes: dict[str, OpenLane] = {}
         """By organisation of the committee, where it is not FIRST_LANE."""
         self.height = 0
+        self.round = 0
+        """Of the newest block, also while it is executed."""
         self.root = bytes(32)
         self.results = MerkleTree()
         self.organisations: dict[str, RegisterOrganisation] = {}

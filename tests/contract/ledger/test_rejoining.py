@@ -129,7 +129,7 @@ async def test_a_replica_with_a_new_disk_rejoins(replicas: Replicas) -> None:
 async def test_a_replica_rejoins_by_the_statement_that_it_prepared_and_by_no_other(
     replicas: Replicas, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not by one with other numbers, nor after an end in between: two records never rest on one statement, and another one
+    """Not by one with another certificate, nor after an end in between: two records never rest on one statement, and another one
     opens the next incarnation."""
     replicas.start(*REPLICAS)
     await submit(replicas, "aurora", 1)
@@ -141,7 +141,7 @@ async def test_a_replica_rejoins_by_the_statement_that_it_prepared_and_by_no_oth
     session = session_of(replicas)
     first = await prepared(replicas)
     assert REOPEN_LANE.decode(first).incarnation == 2
-    await asyncio.to_thread(hand_in, session, first[:-1] + bytes((first[-1] + 1,)))
+    await asyncio.to_thread(hand_in, session, first[:-9] + bytes((first[-9] ^ 1,)) + first[-8:])
     await replicas.executed(LOST, 2)
     assert "lost" in await state_of(replicas, LOST)
     with pytest.raises(BootstrapError, match=RefusalReason.WRONG_INCARNATION.name):

@@ -210,7 +210,7 @@ def served(node: Node, monkeypatch: pytest.MonkeyPatch) -> PeerServicer:
 
 
 async def no_requests() -> AsyncIterator[ledger_pb2.ExchangeRequest]:
-    for request in ():
+    for request in list[ledger_pb2.ExchangeRequest]():
         yield request
 
 

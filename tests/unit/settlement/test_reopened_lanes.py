@@ -20,7 +20,7 @@ from claims.transaction import (
     ReopenLane,
     transaction_message,
 )
-from tests.fixtures.ledger_world import ZERO, LedgerWorld, signed_entry
+from tests.fixtures.ledger_world import ROUND, ZERO, LedgerWorld, signed_entry
 from tests.unit.settlement.unchanged import dropped, refused
 
 MEMBER = "cygnus"
@@ -44,6 +44,12 @@ def test_a_statement_opens_the_next_incarnation_of_its_own_lane_alone(world: Led
     assert (opened(world, "aurora"), world.state.root != before) == (FIRST_LANE, True)
     world.block(world.statement(MEMBER, incarnation=3, high_qc_round=50, last_voted_round=51))
     assert opened(world) == OpenLane(3, 51)
+
+
+def test_the_round_after_that_of_its_block_is_the_last_that_a_statement_names(world: LedgerWorld) -> None:
+    """It is made in a round that others are in, for the next one."""
+    world.block(world.statement(MEMBER, last_voted_round=ROUND + 1))
+    assert opened(world) == OpenLane(2, ROUND + 1)
 
 
 def test_the_same_statement_again_is_absorbed(world: LedgerWorld) -> None:
@@ -88,6 +94,8 @@ REFUSED: dict[str, tuple[RefusalReason | None, Make]] = {
     "another epoch": (RefusalReason.WRONG_EPOCH, lambda w: w.statement(MEMBER, epoch=1)),
     "no round": (RefusalReason.ROUND_NOT_LATER, lambda w: w.statement(MEMBER, high_qc_round=0, last_voted_round=0)),
     "round of its QC": (RefusalReason.ROUND_NOT_LATER, lambda w: w.statement(MEMBER, last_voted_round=40)),
+    "a round that nobody is in": (RefusalReason.ROUND_NOT_REACHED, lambda w: w.statement(MEMBER, last_voted_round=62)),
+    "the last round": (RefusalReason.ROUND_NOT_REACHED, lambda w: w.statement(MEMBER, last_voted_round=2**64 - 1)),
     "no member": (RefusalReason.NOT_AUTHORISED, lambda w: w.statement("riverside")),
     "signed by another": (None, lambda w: w.statement(MEMBER, signed_by=["aurora"])),
     "signed by two thirds of the others": (

@@ -1,4 +1,4 @@
-"""Says that a block changed nothing of the state but its height, the log of results, and what has been refused."""
+"""Says that a block changed nothing of the state but its height and round, the log of results, and what has been refused."""
 
 import copy
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from claims.transaction import RefusalReason
 from ledger_commit.settlement import Execution, State
 from tests.fixtures.ledger_world import LedgerWorld
 
-_MAY_MOVE = {"height", "results", "refused"}
+_MAY_MOVE = {"height", "round", "results", "refused"}
 
 
 def contents(state: State) -> dict[str, Any]:
