@@ -34,9 +34,13 @@ def told_of(run: Path) -> Mapping[str, Told]:
 
 
 def supervise(processes: Processes) -> None:
-    """Starts the supervisor in the background where it does not run yet."""
-    if processes.process(SUPERVISOR) is not None:
-        return
+    """Starts the supervisor in the background where it does not run yet; of two who do at a time, one."""
+    with processes.alone():
+        if processes.process(SUPERVISOR) is None:
+            _start(processes)
+
+
+def _start(processes: Processes) -> None:
     around = {**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'proto' / 'python'}",
               "CLAIMLEDGER_RUN": str(processes.run)}  # fmt: skip
     kafka = "" if processes.kafka else processes.kafka_address

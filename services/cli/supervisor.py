@@ -65,7 +65,7 @@ class Supervisor:
 
     def _look(self) -> None:
         for name, watch in self._watches.items():
-            ended = name in self._failed or self._processes.has_ended(name)
+            ended = self._has_ended(name)
             if ended and not (watch.is_down or watch.given_up):
                 self._ended(name)
             match watch.look(self._policy, time.monotonic(), ended=ended):
@@ -74,8 +74,13 @@ class Supervisor:
                 case Action.GIVE_UP:
                     self._give_up(name)
                 case Action.FORGIVE:
+                    self._failed.discard(name)
                     self._told[name].given_up = False
                     self._tell()
+
+    def _has_ended(self, name: str) -> bool:
+        failed = name in self._failed and self._processes.process(name) is None
+        return failed or self._processes.has_ended(name)
 
     def _ended(self, name: str) -> None:
         told = self._told.setdefault(name, Told())
@@ -98,7 +103,6 @@ class Supervisor:
     def _give_up(self, name: str) -> None:
         told = self._told[name]
         told.given_up = True
-        self._failed.discard(name)
         self._log.error(
             "process_given_up", process=name, restarts=self._policy.most, within_s=self._policy.window_s, log=told.log,
             remedy="repair what the end of that log says, then `claimledger up`",

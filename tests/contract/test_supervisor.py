@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +17,21 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.bootstrap import make_certs
-from cli.processes import SUPERVISOR, Processes
+from cli.processes import BROKER, SUPERVISOR, Processes
 from cli.supervised import supervise, told_of
+from cli.supervision import Policy
+from cli.supervisor import Supervisor
+from runtime.broker import LocalKafka
 from runtime.network import organisation_directory
+from tests.fixtures.kafka import free_ports
 from tests.fixtures.ports import neighbouring_ports
 
 pytestmark = pytest.mark.slow
 NAME = "tags"
 """Serves over gRPC and needs nothing but its key."""
 WITHIN_S = 40.0
+WAITING = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+"""Until its standard input is closed."""
 
 
 @pytest.fixture
@@ -45,12 +54,46 @@ def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proce
     ] == []
 
 
+def test_a_broker_that_ends_while_it_starts_is_given_up_until_somebody_has_it_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each failed start takes the pid file away; that is not taken for a broker that was stopped on purpose, or that runs."""
+    run = tmp_path / "run"
+    make_certs(run, 7, 12, neighbouring_ports(60), "127.0.0.1:1", 2)
+    monkeypatch.setattr(LocalKafka, "prepare", lambda _: None)
+    monkeypatch.setattr(LocalKafka, "command", lambda _: [sys.executable, "-c", "raise SystemExit(1)"])
+    processes = Processes(run, LocalKafka(run / "kafka", *free_ports(2)))
+    with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as ended:
+        processes.remember(BROKER, ended.pid)
+    supervisor = Supervisor(processes, Policy(most=1, first_pause_s=0.0))
+    for _ in range(4):
+        supervisor._look()
+    told = told_of(run)[BROKER]
+    assert (told.restarts, told.given_up) == (1, True)
+    with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as running:
+        processes.remember(BROKER, running.pid)
+        supervisor._look()
+    assert not told_of(run)[BROKER].given_up
+
+
 def eventually(holds: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + WITHIN_S
     while not (found := holds()):
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
     return found
+
+
+def test_who_starts_a_supervisor_waits_for_another_who_does(processes: Processes) -> None:
+    """Two would watch, and the pid file would name one of them."""
+    processes.stop(SUPERVISOR)
+    with processes.alone():
+        waiting = threading.Thread(target=supervise, args=(processes,))
+        waiting.start()
+        time.sleep(0.3)
+        assert processes.process(SUPERVISOR) is None
+    waiting.join()
+    assert processes.process(SUPERVISOR) is not None
 
 
 def pid_of(processes: Processes, name: str) -> int | None:
