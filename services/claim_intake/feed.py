@@ -27,6 +27,7 @@ from runtime.metrics import STAGE_OUTPUTS
 from runtime.network import Network
 from runtime.publishing_cursor import wait_for_own_topics
 from runtime.stage import Out, make_out
+from runtime.topic_keys import SealedValueError
 from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
 
 NAME: Final = "claim-intake-status-feed"
@@ -63,7 +64,7 @@ class StatusFeed:
         self._wake.set()
 
     async def run(self) -> None:
-        """Feeds until cancelled; waits where the broker is away.
+        """Feeds until cancelled; waits where the broker is away or a topic's key cannot be used.
 
         Raises ProducerFenced where another feeder began, SQLAlchemyError where the database is away.
         """
@@ -72,6 +73,9 @@ class StatusFeed:
                 await self._feed_forever()
             except ProducerFenced:
                 raise
+            except SealedValueError as error:
+                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
+                await asyncio.sleep(PAUSE_SECONDS)
             except (KafkaError, OSError) as error:
                 self._log.warning("broker_away", type=type(error).__name__)
                 await asyncio.sleep(PAUSE_SECONDS)

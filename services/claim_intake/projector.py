@@ -34,6 +34,8 @@ GAP_CHECK_S: Final = 2.0
 PAUSE_SECONDS: Final = 1.0
 MAX_STEP: Final = 2**15
 NUL: Final = "\0"
+LONGEST_PAYEE: Final = 32
+"""Of any organisation's id; the index over payees has no room for texts of some thousand characters."""
 _STATUSES: Final = {int(status): status for status in Status}
 _status_event, _reported = quick(StatusEvent), quick(Reported)
 _Dead = tuple[Any, DataError | SealedValueError]
@@ -129,8 +131,8 @@ def _event(message: events_pb2.StatusEvent) -> StatusEvent:
     status = _STATUSES.get(message.status)
     if status is None or len(message.claim_ref) != 16 or message.step > MAX_STEP or not 0 < message.version < 2**16:
         raise DataError(f"a status event with status {message.status}, step {message.step} or a reference that is none")
-    if NUL in message.detail or NUL in message.payee:
-        raise DataError("a status event with a NUL in its text, which PostgreSQL does not take")
+    if NUL in message.detail or NUL in message.payee or len(message.payee) > LONGEST_PAYEE:
+        raise DataError("a status event with a NUL in its text or an overlong payee, which PostgreSQL does not take")
     return _status_event(
         message.claim_ref, message.version, status, message.step, message.time_ms, message.submitter, message.payer,
         message.payee, message.detail,

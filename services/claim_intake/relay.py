@@ -30,6 +30,7 @@ from runtime.log import get_logger
 from runtime.metrics import CLAIMS_OVERDUE, OUTBOX_ROWS
 from runtime.process import run_together
 from runtime.rate import Rate
+from runtime.topic_keys import SealedValueError
 
 MEMORY_LIMIT: Final = 10_000
 """Claims in hand; what goes beyond waits in the database alone."""
@@ -140,10 +141,13 @@ class Relay:
         await run_together(self._send_forever(), self._scan_forever())
 
     async def _send_forever(self) -> None:
-        """Waits where the broker is away, while claims go on being accepted."""
+        """Waits where the broker is away or a topic's key cannot be used, while claims go on being accepted."""
         while True:
             try:
                 await self._send_connected()
+            except SealedValueError as error:
+                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
+                await asyncio.sleep(PAUSE_SECONDS)
             except (KafkaError, OSError) as error:
                 self._log.warning("broker_away", type=type(error).__name__, waiting=len(self._in_hand))
                 await asyncio.sleep(PAUSE_SECONDS)

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from claim_intake import feed as feed_module
 from claim_intake.evidence import Verify
@@ -34,7 +35,7 @@ from tests.contract.intake.pipeline import (
     submitted_claims,
 )
 from tests.contract.intake.running import client, projecting, serving
-from tests.contract.intake.test_relay import submit
+from tests.contract.intake.test_relay import key_damaged, said, submit
 from tests.fixtures.kafka import now_ms
 
 pytestmark = pytest.mark.kafka
@@ -84,6 +85,20 @@ async def test_reports_in_any_order_become_one_stream_for_every_party(kafka_worl
     assert tracked == LIFE[1:]
 
 
+async def test_steps_are_fed_once_the_key_of_their_topic_can_be_used(kafka_world: World) -> None:
+    """Meanwhile the process says so and goes on: it keeps and projects for everybody."""
+    world = kafka_world
+    await create_world_topics(world)
+    topic = STATUS.name(world.named("clinic-a"))
+    async with key_damaged(world, topic) as mend, serving(world):
+        with capture_logs() as logs:
+            async with projecting(world, no_proof):
+                await submit(world, "k")
+                assert await eventually(lambda: said(logs, "cannot_seal"), True)
+                mend()
+                assert await eventually(lambda: statuses_in_topic(world, "clinic-a"), LIFE[:1]) == LIFE[:1]
+
+
 async def test_a_report_of_another_payer_or_of_no_claim_changes_nothing(kafka_world: World) -> None:
     world = kafka_world
     await create_world_topics(world)
@@ -116,11 +131,12 @@ async def test_an_undecodable_report_goes_to_the_dead_letters_and_the_stream_goe
             await producer.producer.send_and_wait(topic, b"not sealed at all", key=b"k", partition=0)
             await producer.send_all([Out(topic, b"k", b"\xff\xff", RAW_STATUS.schema, "e", 0)], now_ms())
         await report(world, dataclasses.replace(step(world, number, S.SCORED), detail="a\0b"))
-        await report(world, dataclasses.replace(step(world, number, S.SCORED), payee="a\0b"))
+        for payee in ("a\0b", "p" * 33):
+            await report(world, dataclasses.replace(step(world, number, S.SCORED), payee=payee))
         await report(world, step(world, number, S.VALIDATED))
         assert await eventually(lambda: statuses_in_topic(world, "clinic-a"), LIFE[:2]) == LIFE[:2]
     letters = await list_dead_letters(world.network.kafka, keys_of(world, "regulator", "intake"), [topic])
-    assert sorted(letter.type for letter in letters) == ["no-key-id", "undecodable", "undecodable", "undecodable"]
+    assert sorted(letter.type for letter in letters) == ["no-key-id", *["undecodable"] * 4]
 
 
 async def test_a_missing_step_is_implied_once_waiting_has_lasted_too_long(kafka_world: World) -> None:

@@ -1,10 +1,13 @@
 """The relay against the real broker: at least once, in the payer's topic, sealed. (Its deaths: test_relay_deaths.py.)"""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from claim_intake.keyring import KeyRing
 from claim_intake.relay import Relay
@@ -16,8 +19,8 @@ from claims.identifiers import control_number
 from runtime.broker import LocalKafka
 from runtime.kafka import SealingProducer, make_producer
 from runtime.topics import SUBMITTED, NamedTopic
-from tests.contract.intake.intake_world import World, make_world
-from tests.contract.intake.pipeline import create_world_topics, eventually, read_all, submitted_claims
+from tests.contract.intake.intake_world import INTAKE_ORGANISATION, World, make_world
+from tests.contract.intake.pipeline import create_world_topics, eventually, keys_of, read_all, submitted_claims
 from tests.contract.intake.running import client, serving
 from tests.unit.intake.sample_claims import sample_claim
 
@@ -81,6 +84,36 @@ async def test_claims_are_accepted_while_the_broker_is_away_and_sent_when_it_com
         own_kafka.start()
         found = await eventually(lambda: _distinct(world), sorted(numbers), 60)
     assert found == sorted(numbers)
+
+
+async def test_claims_are_accepted_while_their_topics_key_cannot_be_used_and_sent_when_it_is_mended(
+    kafka_world: World,
+) -> None:
+    """Its wraps are damaged. Intake says so and goes on."""
+    world = kafka_world
+    await create_world_topics(world)
+    async with key_damaged(world, SUBMITTED.name(world.named("payer-one"))) as mend, serving(world):
+        with capture_logs() as logs:
+            numbers = await submit(world, "a")
+            assert await eventually(lambda: said(logs, "cannot_seal"), True)
+        numbers += await submit(world, "b")
+        mend()
+        expected = sorted((number, 1) for number in numbers)
+        assert await eventually(lambda: sent(world), expected) == expected
+
+
+@asynccontextmanager
+async def key_damaged(world: World, topic: str) -> AsyncIterator[Callable[[], object]]:
+    """The key of the day of a topic that intake writes to; what is given mends it."""
+    keys_of(world, INTAKE_ORGANISATION, "intake").seal(topic, b"", "", b"")
+    (wraps,) = (world.run / "keys" / "topics" / topic).iterdir()
+    whole = wraps.read_text()
+    wraps.write_text(whole[:40])
+    yield lambda: wraps.write_text(whole)
+
+
+async def said(logs: Sequence[Mapping[str, Any]], event: str) -> bool:
+    return any(row["event"] == event for row in logs)
 
 
 async def test_a_scan_that_fails_ends_the_relay(world: World) -> None:
