@@ -253,11 +253,12 @@ def execute(before: Executed, block: Proposal, statements: Statements) -> Execut
 
 
 def lanes_after(before: Executed, block: Proposal, statements: Statements) -> Mapping[int, OpenLane]:
-    """As the contract has it: the next incarnation, and a later round."""
+    """As the contract has it: the next incarnation, and a later round, but none that lies ahead of the block's next."""
     lanes = dict(before.lanes)
     for member, opened in [statements[ref.digest] for ref in block.batches if ref.digest in statements]:
         held = lanes.get(member, FIRST_LANE)
-        if opened.incarnation == held.incarnation + 1 and opened.after_round > held.after_round:
+        in_turn = opened.incarnation == held.incarnation + 1
+        if in_turn and held.after_round < opened.after_round <= block.header.round + 1:
             lanes[member] = opened
     return lanes
 
