@@ -24,7 +24,8 @@ from runtime.topic_keys import KEY_ID, SealedValueError, TopicKeys
 PAUSES_S: Final[tuple[float, ...]] = (0.0, 0.2, 1.0)
 """Before each attempt at a record by itself: three of them, behind the one together with its poll."""
 MOST_IN_A_ROW: Final = 10
-"""Records that may keep failing without one between them that goes through; with one more the stage itself is at fault."""
+"""Records that may keep failing, or for which the key is away, without one between them that goes through; with one more the
+stage itself is at fault, or its keys."""
 MOST_STATE_ASIDE: Final = 10
 """Records of a partition's state that one rebuilding may set aside; where more are unreadable, it is not they that are wrong."""
 KEY_IS_AWAY: Final = frozenset({"unknown-key", "not-a-recipient", "bad-wrap"})
@@ -84,9 +85,8 @@ class StageCore:
             if self._divisible(applied.aside):
                 await self._each_alone(records)
             else:
+                self._count_away(applied.aside, len(records))
                 futures = await self._send(records[0], applied)
-                if len(applied.aside) < len(records):
-                    self._in_a_row = 0
         except SURROUNDINGS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is one record's
@@ -181,6 +181,18 @@ class StageCore:
             "record_failed", topic=raw.topic, partition=raw.partition, offset=raw.offset, type=type(error).__name__,
             place=place_of(error),
         )  # fmt: skip
+
+    def _count_away(self, aside: Sequence[Aside], records: int) -> None:
+        """Anybody can name a key that is not there, so single records go aside for it. Raises StageBrokenError where too many in
+        a row do: then the keys are away, and the records are as good as any."""
+        if len(aside) < records:
+            self._in_a_row = 0
+            return
+        away = [error for _, error in aside if error.kind in KEY_IS_AWAY]
+        if away and self._in_a_row + len(away) > MOST_IN_A_ROW:
+            self._log.error("stage_broken", topic=aside[0][0].topic, why=str(away[-1]))
+            raise StageBrokenError(f"the keys of more than {MOST_IN_A_ROW} records in a row are away: {away[-1]}")
+        self._in_a_row += len(away)
 
     async def _set_aside(self, raw: Any, failure: Exception) -> None:
         """Leaves a dead letter. Raises StageBrokenError where too many records came to this in a row."""

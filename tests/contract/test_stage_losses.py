@@ -223,6 +223,27 @@ async def test_a_stage_at_which_everything_fails_stops_and_keeps_what_comes(
 
 
 @only_one_runner
+async def test_a_stage_whose_keys_are_away_stops_and_keeps_what_comes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record is as good as any, and is taken once the key is back."""
+    monkeypatch.setattr(stage_core, "MOST_IN_A_ROW", 2)
+    payloads = [b"claim-%d" % number for number in range(4)]
+    await bench.send(payloads)
+    directory, private = Path(bench.plan["keys"]), bytes.fromhex(bench.plan["private"])
+    (key,) = (directory / bench.plan["source"]).glob("*.json")
+    away = key.rename(key.with_suffix(".away"))
+    bench.keys = topic_keys(directory, private)
+    async with working(bench) as broken:
+        with pytest.raises(StageBrokenError, match="the keys of more than 2 records in a row are away: no key of"):
+            await asyncio.wait_for(broken, 20)
+    assert len(await list_dead_letters(bench.kafka, bench.keys, [bench.plan["source"]])) <= 2
+    away.rename(key)
+    async with working(bench):
+        assert set(await bench.until(4)) == set(payloads)
+
+
+@only_one_runner
 async def test_unreadable_state_is_set_aside_with_a_letter_and_once(bench: Bench) -> None:
     """The records around it count, the next rebuilding does not meet it again, and what was overwritten is no damage."""
     state = bench.plan["state"]
