@@ -6,8 +6,11 @@ A settlement is shown to its parties and to regulators and replicas; for all oth
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from claimledger.ledger.v1 import ledger_pb2, ledger_pb2_grpc
 from claims.encoding import DecodeError
@@ -22,6 +25,7 @@ from ledger_commit.rejoin import RejoinError, prepare
 from ledger_commit.results import ProvenResults, block_messages, evidence_message
 from ledger_commit.settlement.authenticity import Forgery, body_of, forgery_of
 from ledger_commit.store import Projection
+from runtime.database import root_type
 from runtime.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
@@ -32,6 +36,7 @@ from runtime.errors import (
     Violation,
 )
 from runtime.identity import Identity, identity_of
+from runtime.log import get_logger
 from runtime.stream_limits import StreamLimits
 from runtime.unknown_fields import refuse_unknown_fields
 
@@ -117,7 +122,8 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         _called(request, context, "GetTransaction")
         if len(request.transaction_id) != 32:
             raise _invalid("transaction_id", "32 bytes are due")
-        found = await self._projection.transaction(request.transaction_id)
+        async with _reading():
+            found = await self._projection.transaction(request.transaction_id)
         return ledger_pb2.GetTransactionResponse(result=found or b"")
 
     async def GetStatus(self, request: ledger_pb2.GetStatusRequest, context: Any) -> ledger_pb2.GetStatusResponse:
@@ -160,10 +166,13 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
 
     async def GetBlock(self, request: ledger_pb2.GetBlockRequest, context: Any) -> ledger_pb2.GetBlockResponse:
         _called(request, context, "GetBlock")
-        row = await self._projection.block(request.height) if request.height <= self._node.committed_height else None
-        if row is None or row.height != request.height:
-            raise NotFoundError(f"no block at height {request.height} yet")
-        (block,) = await block_messages(self._projection, [row])
+        async with _reading():
+            row = (
+                await self._projection.block(request.height) if request.height <= self._node.committed_height else None
+            )
+            if row is None or row.height != request.height:
+                raise NotFoundError(f"no block at height {request.height} yet")
+            (block,) = await block_messages(self._projection, [row])
         return ledger_pb2.GetBlockResponse(block=block)
 
     async def ListBlocks(self, request: ledger_pb2.ListBlocksRequest, context: Any) -> ledger_pb2.ListBlocksResponse:
@@ -173,8 +182,9 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             raise _invalid("page_size", f"{count}, at most {MAX_PAGE}")
         if request.from_height > self._node.committed_height:  # perhaps beyond what a database can compare
             return ledger_pb2.ListBlocksResponse()
-        rows = await self._projection.blocks(request.from_height, count)
-        return ledger_pb2.ListBlocksResponse(blocks=await block_messages(self._projection, rows))
+        async with _reading():
+            rows = await self._projection.blocks(request.from_height, count)
+            return ledger_pb2.ListBlocksResponse(blocks=await block_messages(self._projection, rows))
 
     async def GetSettlement(
         self, request: ledger_pb2.GetSettlementRequest, context: Any
@@ -184,7 +194,8 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             claim_ref = claim_ref_of(request.control_number)
         except ValueError as error:
             raise _invalid("control_number", str(error)) from error
-        row = await self._projection.latest_of(claim_ref, "" if reads_all(caller) else caller.organisation)
+        async with _reading():
+            row = await self._projection.latest_of(claim_ref, "" if reads_all(caller) else caller.organisation)
         if row is None:
             raise NotFoundError("there is no such settlement")
         proof = self._node.ledger.prove(row.leaf, bytes(row.body))
@@ -200,7 +211,8 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
         self.subscriptions.admit(caller.organisation, context)
         wanted = partial(may_read, caller)
         while True:
-            proven, following = await self._results.proven(leaf, SUBSCRIBE_ROWS, wanted, SUBSCRIBE_BYTES)
+            async with _reading():
+                proven, following = await self._results.proven(leaf, SUBSCRIBE_ROWS, wanted, SUBSCRIBE_BYTES)
             for item in proven:
                 proof = ledger_pb2.SettlementProof.FromString(item.proof)
                 yield ledger_pb2.SubscribeSettlementsResponse(cursor=str(item.leaf), proof=proof)
@@ -209,6 +221,16 @@ class LedgerServicer(ledger_pb2_grpc.LedgerServiceServicer):
             else:
                 await asyncio.sleep(0)  # pages of others' results must not keep the loop from consensus
             leaf = following
+
+
+@asynccontextmanager
+async def _reading() -> AsyncIterator[None]:
+    """Raises UnavailableError where the projection's database is away."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        get_logger("ledger").warning("database_away", type=root_type(error))
+        raise UnavailableError("results cannot be read", reason="STORE", retry_after_ms=1_000) from error
 
 
 def _called(request: Any, context: Any, rpc: str) -> Identity:

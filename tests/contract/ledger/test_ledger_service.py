@@ -27,10 +27,12 @@ from claims.transaction import SIGNED_TRANSACTION, Kind, PricedClaim, RefusalRea
 from cli import bootstrap
 from cli.__main__ import main
 from cli.session import Session
+from ledger_commit import store
 from ledger_commit.consensus.messages import HEADER, block_id
 from ledger_commit.ledger import Ledger
 from ledger_commit.results import ProvenResults
 from ledger_commit.servicer import MAX_TRANSACTION_BYTES, SUBSCRIBE_ROWS, SUBSCRIPTIONS_OF_ONE
+from runtime.database import DatabaseAwayError
 from runtime.errors import RemoteError, read_error
 from runtime.identity import server_name
 from runtime.network import GENESIS_FILE
@@ -594,6 +596,29 @@ async def test_subscriptions_of_an_organisation_are_bounded_and_leave_room_for_o
         assert await until_admitted(stub)
     assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
     assert f"riverside has {SUBSCRIPTIONS_OF_ONE} streams open" in error.message
+
+
+@pytest.mark.parametrize(
+    ("rpc", "asked"),
+    [
+        ("GetBlock", {"height": 1}),
+        ("ListBlocks", {}),
+        ("GetSettlement", {"control_number": control_number(ref(AURORAS))}),
+        ("GetTransaction", {"transaction_id": bytes(32)}),
+    ],
+)
+async def test_a_database_that_is_away_makes_reading_unavailable_for_a_while(
+    settled: Settled, monkeypatch: pytest.MonkeyPatch, rpc: str, asked: dict[str, Any]
+) -> None:
+    """Whoever follows comes again then; an internal error would end them."""
+
+    def away(_: object) -> Any:
+        raise DatabaseAwayError("refused")
+
+    monkeypatch.setattr(store, "transaction", away)
+    async with settled.replicas.calling("aurora", "aurora") as stub:
+        error = await refused(getattr(stub, rpc)(getattr(ledger_pb2, f"{rpc}Request")(**asked)))
+    assert (error.code, error.reason, error.retry_after_ms) == ("UNAVAILABLE", "STORE", 1_000)
 
 
 @pytest.mark.parametrize("rpc", ["SubmitTransaction", "GetStatus", "ListBlocks", "SubscribeSettlements"])
