@@ -58,6 +58,9 @@ class Projector:
         while True:
             try:
                 await self._read_forever()
+            except SealedValueError as error:  # a dead letter for a topic whose key is damaged
+                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
+                await asyncio.sleep(PAUSE_SECONDS)
             except (KafkaError, OSError) as error:
                 self._log.warning("broker_away", type=type(error).__name__)
                 await asyncio.sleep(PAUSE_SECONDS)

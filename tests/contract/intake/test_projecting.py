@@ -23,8 +23,8 @@ from runtime.dlq import list_dead_letters
 from runtime.kafka import confirmed
 from runtime.pki import load_signing_key
 from runtime.stage import Out
-from runtime.topics import LATEST_STATUS, RAW_STATUS, REJECTED, SETTLEMENTS, STATUS
-from tests.contract.intake.intake_world import World
+from runtime.topics import LATEST_STATUS, RAW_STATUS, REJECTED, SETTLEMENTS, STATUS, Topic
+from tests.contract.intake.intake_world import INTAKE_ORGANISATION, World
 from tests.contract.intake.pipeline import (
     create_world_topics,
     eventually,
@@ -97,6 +97,27 @@ async def test_steps_are_fed_once_the_key_of_their_topic_can_be_used(kafka_world
                 assert await eventually(lambda: said(logs, "cannot_seal"), True)
                 mend()
                 assert await eventually(lambda: statuses_in_topic(world, "clinic-a"), LIFE[:1]) == LIFE[:1]
+
+
+@pytest.mark.parametrize("row", [RAW_STATUS, REJECTED], ids=["projector", "keeper"])
+async def test_a_letter_waits_until_the_key_of_its_topic_can_be_used(kafka_world: World, row: Topic) -> None:
+    """What cannot be set aside is not passed over, and ends nobody."""
+    world = kafka_world
+    await create_world_topics(world)
+    payer = world.named("payer-one")
+    topic = row.name(payer)
+
+    async def letters() -> list[str]:
+        keys = keys_of(world, INTAKE_ORGANISATION, "intake")
+        return [letter.type for letter in await list_dead_letters(world.network.kafka, keys, [topic])]
+
+    async with key_damaged(world, f"{topic}.dlq") as mend, producing(world, payer, "validation") as producer:
+        await producer.producer.send_and_wait(topic, b"not sealed at all", key=b"k", partition=0)
+        with capture_logs() as logs:
+            async with projecting(world, no_proof):
+                assert await eventually(lambda: said(logs, "cannot_seal"), True)
+                mend()
+                assert await eventually(letters, ["no-key-id"]) == ["no-key-id"]
 
 
 async def test_a_report_of_another_payer_or_of_no_claim_changes_nothing(kafka_world: World) -> None:
