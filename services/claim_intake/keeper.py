@@ -24,7 +24,7 @@ from claim_intake.evidence import (
     settled,
 )
 from claim_intake.intake import retry_delay_ms
-from claim_intake.reader import POLL_RECORDS, OffsetReader, Source
+from claim_intake.reader import POLL_RECORDS, OffsetReader, Poll, Source
 from claim_intake.resting import rest_s
 from claim_intake.store import keeping
 from claim_intake.store.database import Database
@@ -127,7 +127,7 @@ class Keeper:
         if not poll.records:
             return 0
         dead: list[_Dead] = []
-        documents = self._documents(reader, poll.records, dead)
+        documents = self._documents(reader, poll, dead)
         evidence = await self._evidence(documents, dead)
         await reader.bury(dead, dead_letters, self._clock_ms())
         now_ms = self._clock_ms()
@@ -139,18 +139,17 @@ class Keeper:
         STAGE_LAST_ACK.labels(NAME).set(time.time())
         return len(poll.records)
 
-    def _documents(
-        self, reader: OffsetReader, records: Sequence[Any], dead: list[_Dead]
-    ) -> list[tuple[Any, _Document]]:
+    def _documents(self, reader: OffsetReader, poll: Poll, dead: list[_Dead]) -> list[tuple[Any, _Document]]:
         """What concerns intake: rejections, and of settlements the submitter's copy."""
         found: list[tuple[Any, _Document]] = []
-        for record in records:
+        for record in poll.records:
             topic = reader.topic_of(record)
             if topic.row is SETTLEMENTS and dict(record.headers).get(PARTY) != SUBMITTER:
                 continue
             try:
-                value = reader.open(record)
-                found.append((record, _document(value, topic)))
+                value = reader.open(record, poll)
+                if value is not None:
+                    found.append((record, _document(value, topic)))
             except (DataError, SealedValueError) as error:
                 dead.append((record, error))
         return found

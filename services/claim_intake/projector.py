@@ -100,7 +100,9 @@ class Projector:
         dead: list[_Dead] = []
         for record in poll.records:
             try:
-                reported += reports_of(reader.open(record), reader.topic_of(record).tenant)
+                value = reader.open(record, poll)
+                if value is not None:
+                    reported += reports_of(value, reader.topic_of(record).tenant)
             except (DataError, SealedValueError) as error:
                 dead.append((record, error))
         await reader.bury(dead, dead_letters, self._clock_ms())

@@ -3,6 +3,7 @@
 No consumer group is involved: one process reads all partitions, and continues where its last transaction ended.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,10 +16,14 @@ from runtime.kafka import SealingProducer, make_consumer
 from runtime.log import get_logger
 from runtime.metrics import DEAD_LETTERS, STAGE_LAG, STAGE_PARTITIONS
 from runtime.stage import DataError
-from runtime.topic_keys import SealedValueError, TopicKeys
+from runtime.topic_keys import KEY_IS_AWAY, SealedValueError, TopicKeys
 from runtime.topics import NamedTopic
 
 POLL_RECORDS: Final = 4_000
+KEY_PAUSE_S: Final = 1.0
+"""Before a partition is read again at the record whose key was away."""
+KEY_PATIENCE_S: Final = 600.0
+"""For the key of one record. Anybody who writes to a topic can name a key that nobody has: waiting for it has an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class OffsetReader:
         self._topics = {topic.name: topic for topic in source.topics}
         self._next: dict[TopicPartition, int] = {}
         """Where each partition continues that has been read here."""
+        self._resting: dict[TopicPartition, float] = {}
+        """Partitions at a record whose key is away, and when they are read again."""
+        self._away: dict[TopicPartition, tuple[int, float]] = {}
+        """The last such record of each partition, and since when its key has been missed."""
         self._consumer = make_consumer(kafka, group=None, client_id=name, read_committed=read_committed, gather=True)
         self._log = get_logger(name)
 
@@ -63,6 +72,7 @@ class OffsetReader:
     async def _assign(self, offsets: Mapping[Partition, int]) -> None:
         partitions = [TopicPartition(name, p) for name in self._topics for p in range(self._partitions)]
         self._consumer.assign(partitions)
+        self._resting.clear()  # an assignment begins awake
         for p in partitions:
             if p not in self._next and (offset := offsets.get((p.topic, p.partition))) is not None:
                 self._next[p] = offset
@@ -79,6 +89,7 @@ class OffsetReader:
     async def poll(self, timeout_ms: int) -> Poll:
         """What has come, at most POLL_RECORDS; what came before has been dealt with."""
         await self._observe_lag()
+        self._wake()
         polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=POLL_RECORDS)
         records = [record for some in polled.values() for record in some]
         came = {p: some[-1].offset + 1 for p, some in polled.items() if some}
@@ -98,10 +109,44 @@ class OffsetReader:
         """The table's topic of a record; `tenant` says whose it is."""
         return self._topics[record.topic]
 
-    def open(self, record: Any) -> bytes:
-        """A record's value in clear. Raises SealedValueError."""
+    def open(self, record: Any, poll: Poll) -> bytes | None:
+        """A record's value in clear; None where its key, or that of one before it in its partition, is away.
+
+        Then the record comes again, and the poll's offset stays before it. Raises SealedValueError for what is to be set aside.
+        """
+        partition = TopicPartition(record.topic, record.partition)
+        if partition in self._resting:
+            return None
         schema = self.topic_of(record).row.schema
-        return self._keys.open(record.topic, record.key, schema, record.value or b"", record.headers)
+        try:
+            return self._keys.open(record.topic, record.key, schema, record.value or b"", record.headers)
+        except SealedValueError as error:
+            if error.kind not in KEY_IS_AWAY or not self._is_awaited(partition, record.offset):
+                raise
+            self._rest(partition, record.offset, poll)
+            self._log.error("cannot_open", topic=record.topic, offset=record.offset, kind=error.kind, reason=str(error))
+            return None
+
+    def _is_awaited(self, partition: TopicPartition, offset: int) -> bool:
+        now_s = time.monotonic()
+        missed, since_s = self._away.get(partition, (None, now_s))
+        if missed != offset:
+            self._away[partition] = offset, now_s
+            return True
+        return now_s - since_s < KEY_PATIENCE_S
+
+    def _rest(self, partition: TopicPartition, offset: int, poll: Poll) -> None:
+        """Leaves the partition at this offset; the others go on."""
+        self._resting[partition] = time.monotonic() + KEY_PAUSE_S
+        self._next[partition] = poll.offsets[partition.topic, partition.partition] = offset
+        self._consumer.seek(partition, offset)
+        self._consumer.pause(partition)
+
+    def _wake(self) -> None:
+        now_s = time.monotonic()
+        for partition in [p for p, until_s in self._resting.items() if until_s <= now_s]:
+            del self._resting[partition]
+            self._consumer.resume(partition)
 
     async def bury(
         self, dead: Sequence[tuple[Any, DataError | SealedValueError]], producer: SealingProducer, time_ms: int

@@ -19,7 +19,7 @@ from runtime.kafka import SealingProducer, confirmed, make_consumer
 from runtime.log import get_logger
 from runtime.metrics import DEAD_LETTERS, STAGE_FAILURES, STAGE_OUTPUTS, STAGE_RECORDS
 from runtime.stage import AnyStage, DataError, Incoming, Out
-from runtime.topic_keys import KEY_ID, SealedValueError, TopicKeys
+from runtime.topic_keys import KEY_ID, KEY_IS_AWAY, SealedValueError, TopicKeys
 
 PAUSES_S: Final[tuple[float, ...]] = (0.0, 0.2, 1.0)
 """Before each attempt at a record by itself: three of them, behind the one together with its poll."""
@@ -28,8 +28,6 @@ MOST_IN_A_ROW: Final = 10
 stage itself is at fault, or its keys."""
 MOST_STATE_ASIDE: Final = 10
 """Records of a partition's state that one rebuilding may set aside; where more are unreadable, it is not they that are wrong."""
-KEY_IS_AWAY: Final = frozenset({"unknown-key", "not-a-recipient", "bad-wrap"})
-"""Kinds of SealedValueError that speak of this service's keys and not of the record."""
 Aside = tuple[Any, DataError | SealedValueError]
 
 

@@ -35,6 +35,8 @@ KEY_ID: Final = "key-id"
 NONCES_AT_ONCE: Final = 256
 CACHED_KEYS: Final = 512
 NONCE_BYTES: Final = 12
+KEY_IS_AWAY: Final = frozenset({"unknown-key", "not-a-recipient", "bad-wrap"})
+"""Kinds of SealedValueError that speak of this service's keys and not of the record."""
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 Headers = Sequence[tuple[str, bytes]]
 

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from claim_intake import feed as feed_module
+from claim_intake import reader as reader_module
 from claim_intake.evidence import Verify
 from claimledger.events.v1 import events_pb2
 from claimledger.intake.v1 import intake_pb2
@@ -54,8 +55,8 @@ def step(world: World, number: str, status: Status, at: int | None = None) -> St
     )  # fmt: skip
 
 
-async def view(world: World, number: str) -> Any:
-    async with client(world, "clinic-a") as clinic:
+async def view(world: World, number: str, organisation: str = "clinic-a") -> Any:
+    async with client(world, organisation) as clinic:
         return (await clinic.GetClaim(intake_pb2.GetClaimRequest(control_number=number))).claim
 
 
@@ -118,6 +119,70 @@ async def test_a_letter_waits_until_the_key_of_its_topic_can_be_used(kafka_world
                 assert await eventually(lambda: said(logs, "cannot_seal"), True)
                 mend()
                 assert await eventually(letters, ["no-key-id"]) == ["no-key-id"]
+
+
+async def test_a_settlement_whose_key_is_away_ends_the_claim_once_the_key_is_back(kafka_world: World) -> None:
+    """It would not come again. Nothing is set aside meanwhile, and other topics go on."""
+    world = kafka_world
+    await create_world_topics(world)
+    genuine: list[bytes] = []
+    topic, keys = SETTLEMENTS.name(world.named("clinic-a")), keys_of(world, "regulator", "intake")
+    async with serving(world):
+        numbers = [(await submit(world, key, organisation=key))[0] for key in ("clinic-a", "clinic-b")]
+        await eventually(lambda: _count(world), 2)
+        claims = {accepted.claim_ref: accepted for accepted, _ in await submitted_claims(world)}
+        for number, organisation in zip(numbers, ("clinic-a", "clinic-b"), strict=True):
+            genuine.append(proof_of(result_of(world, claims[claim_ref_of(number)], Outcome.SETTLED)))
+            await publish(world, genuine[-1], organisation=organisation)
+        async with key_damaged(world, topic) as mend:
+            with capture_logs() as logs:
+                async with projecting(world, trusting(genuine)):
+                    assert await eventually(lambda: said(logs, "cannot_open"), True)
+                    other = (True, 1, genuine[1])
+                    assert await eventually(lambda: verified(world, numbers[1], "clinic-b"), other) == other
+                    assert not (await verified(world, numbers[0]))[0]
+                    assert await _letter_types(world, keys, topic) == []
+                    mend()
+                    expected = (True, 1, genuine[0])
+                    assert await eventually(lambda: verified(world, numbers[0]), expected) == expected
+
+
+async def test_reports_whose_key_is_away_are_projected_in_order_once_the_key_is_back(kafka_world: World) -> None:
+    world = kafka_world
+    await create_world_topics(world)
+    topic, keys = RAW_STATUS.name(world.named("payer-one")), keys_of(world, "regulator", "intake")
+    async with serving(world):
+        (number,) = await submit(world, "k")
+        await report(world, step(world, number, S.VALIDATED))
+        await report(world, step(world, number, S.SCORED))
+        async with key_damaged(world, topic) as mend:
+            with capture_logs() as logs:
+                async with projecting(world, no_proof):
+                    assert await eventually(lambda: said(logs, "cannot_open"), True)
+                    assert await _letter_types(world, keys, topic) == []
+                    mend()
+                    assert await eventually(lambda: statuses_in_topic(world, "clinic-a"), LIFE[:3]) == LIFE[:3]
+
+
+async def test_a_key_that_nobody_has_is_not_waited_for_without_end(
+    kafka_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes to a topic can name one, and would stop what comes behind it."""
+    world = kafka_world
+    await create_world_topics(world)
+    monkeypatch.setattr(reader_module, "KEY_PATIENCE_S", 0.0)
+    payer = world.named("payer-one")
+    topic, keys = RAW_STATUS.name(payer), keys_of(world, "regulator", "intake")
+    async with serving(world):
+        (number,) = await submit(world, "k")
+        async with producing(world, payer, "validation") as producer:
+            await producer.producer.send_and_wait(
+                topic, bytes(40), key=b"k", partition=0, headers=[("key-id", b"2001-01-01.00000000")]
+            )
+        await report(world, step(world, number, S.VALIDATED))
+        async with projecting(world, no_proof):
+            assert await eventually(lambda: statuses_in_topic(world, "clinic-a"), LIFE[:2]) == LIFE[:2]
+    assert await _letter_types(world, keys, topic) == ["unknown-key"]
 
 
 async def test_a_report_of_another_payer_or_of_no_claim_changes_nothing(kafka_world: World) -> None:
@@ -247,8 +312,8 @@ def trusting(proofs: list[bytes]) -> Verify:
     return verify
 
 
-async def verified(world: World, number: str) -> tuple[bool, int, bytes]:
-    found = await view(world, number)
+async def verified(world: World, number: str, organisation: str = "clinic-a") -> tuple[bool, int, bytes]:
+    found = await view(world, number, organisation)
     return found.verified, found.attempts, found.settlement_proof
 
 
