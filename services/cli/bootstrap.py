@@ -162,6 +162,7 @@ _REMEDIES: Final = {
     RefusalReason.NOT_AUTHORISED: "another organisation has to sign this; say which with --org",
     RefusalReason.UNKNOWN_CLAIM: "only the payer of a claim decides about it; say which organisation with --org",
     RefusalReason.WRONG_INCARNATION: "another statement was first: run `claimledger replica rejoin` again",
+    RefusalReason.ROUND_NOT_REACHED: "the statement names a round that nobody is in: run `claimledger replica rejoin` again",
     RefusalReason.BAD_SIGNATURE: "the organisation's key is not the one that the ledger knows",
 }
 

@@ -32,6 +32,8 @@ from ledger_commit.consensus.messages import MAX_EVIDENCE_PER_BLOCK, Vote
 WINDOW: Final = 16
 """Rounds around the current one of which statements are remembered: one vote and one timeout for each member and round, one
 header for each round. They are those for which votes are collected."""
+HEADER_ROUNDS: Final = 4_096
+"""Rounds behind the current one of which headers are remembered where nothing commits: about a day of the longest timer."""
 S = TypeVar("S")
 
 
@@ -55,7 +57,7 @@ class Witness:
         self._spent: set[Charge] = set()
 
     def enter(self, current: int, committed: int) -> None:
-        """Forgets what is behind the window. Headers above the committed round stay, however many rounds that takes."""
+        """Forgets what is behind the window. Headers above the committed round stay longer, up to HEADER_ROUNDS."""
         self._round, self._committed = current, committed
         self._spent = set()
         for member, votes in self.votes.items():
@@ -66,7 +68,7 @@ class Witness:
 
     @property
     def _oldest_header(self) -> int:
-        return min(self._round - WINDOW, self._committed + 1)
+        return max(min(self._round - WINDOW, self._committed + 1), self._round - HEADER_ROUNDS)
 
     def _forget_headers(self) -> None:
         self.headers = {r: header for r, header in self.headers.items() if r >= self._oldest_header}

@@ -35,7 +35,7 @@ from ledger_commit.consensus.messages import (
     block_id,
 )
 from ledger_commit.consensus.tree import Root
-from ledger_commit.consensus.witness import WINDOW, Witness
+from ledger_commit.consensus.witness import HEADER_ROUNDS, WINDOW, Witness
 from tests.fixtures.consensus import (
     CHAIN_ID,
     COMMITTEE,
@@ -333,6 +333,15 @@ def test_what_is_behind_the_window_is_forgotten() -> None:
     assert made.headers == {}
     hear(made, signed_header(block(None, 5)))
     assert made.headers == {}, "a late one is not remembered"
+
+
+def test_headers_are_forgotten_behind_a_bound_also_where_nothing_commits() -> None:
+    made = witness(current=5)
+    hear(made, signed_header(block(None, 5)))
+    made.enter(5 + HEADER_ROUNDS, 0)
+    assert set(made.headers) == {5}
+    made.enter(6 + HEADER_ROUNDS, 0)
+    assert made.headers == {}
 
 
 def test_an_excused_piece_is_neither_held_nor_included() -> None:
