@@ -30,6 +30,7 @@ from ledger_commit.settlement.authenticity import forgery_of_record
 from ledger_commit.store import Projected, Projection, accusations
 from runtime.bls import Bls, backend
 from runtime.database import root_type
+from runtime.failing import StageBrokenError
 from runtime.grpc_server import GrpcServer
 from runtime.identity import server_name
 from runtime.kafka import SealingProducer, make_producer
@@ -49,6 +50,8 @@ LOADED_PAUSE_S = 0.25
 DATABASE_PAUSE_S = 1.0
 MAX_UNPROJECTED = 10_000
 FEED_AGAIN_S = 1.0
+KEYS_AWAY_S = 60.0
+"""Before feeding again without keys. Each time sets some records aside (intake sends them again) and moves the group's partitions."""
 GENERATE_PAUSE_S = 0.02
 MAX_BURST = 1000
 SERVICES = tuple(ledger_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("LedgerService", "PeerService"))
@@ -253,13 +256,17 @@ async def _feed(made: Assembly) -> None:
     while True:
         # A member of the group whose lane takes nothing would only keep claims from the others.
         await made.node.lane.room()
+        pause_s = FEED_AGAIN_S
         try:
             await _feed_while_there(made, made.kafka)
         except SealedValueError as error:  # a dead letter for a topic whose key is damaged
             get_logger("feeder").error("cannot_seal", kind=error.kind, reason=str(error))
+        except StageBrokenError as error:  # its keys are away: meanwhile other members have its partitions
+            get_logger("feeder").error("keys_away", reason=str(error))
+            pause_s = KEYS_AWAY_S
         except (KafkaError, OSError) as error:
             get_logger("feeder").warning("broker_away", type=type(error).__name__)
-        await asyncio.sleep(FEED_AGAIN_S)
+        await asyncio.sleep(pause_s)
 
 
 async def _feed_while_there(made: Assembly, kafka: str) -> None:

@@ -27,14 +27,14 @@ from ledger_commit.seen import SeenRecords
 from ledger_commit.settlement.authenticity import Forgery
 from runtime.ack_window import AckWindow
 from runtime.dlq import dead_letter
-from runtime.failing import SURROUNDINGS, KeepsFailingError
+from runtime.failing import SURROUNDINGS, KeepsFailingError, StageBrokenError
 from runtime.kafka import SealingProducer, make_consumer
 from runtime.log import get_logger
 from runtime.metrics import DEAD_LETTERS
 from runtime.network import Network
 from runtime.process import run_together
 from runtime.stage import DataError
-from runtime.topic_keys import SealedValueError, TopicKeys
+from runtime.topic_keys import KEY_IS_AWAY, SealedValueError, TopicKeys
 from runtime.topics import RETRY, SCORED, Topic
 
 GROUP: Final = "ledger-commit"
@@ -47,6 +47,8 @@ MAX_UNFINISHED: Final = 1000
 COMMIT_INTERVAL_S: Final = 0.5
 SESSION_TIMEOUT_MS: Final = 6000
 RETRY_TURN_S: Final = 1.5
+MOST_AWAY: Final = 10
+"""Records in a row whose key is away that are set aside; with one more it is this replica's keys, and not the records."""
 
 
 Judge = Callable[[ScoredRecord], Forgery | None]
@@ -97,6 +99,7 @@ class Feeder(ConsumerRebalanceListener):
         self._drop = drop
         self._turn_s = turn_s
         self._seen = seen
+        self._away_in_a_row = 0
         self._windows: dict[TopicPartition, AckWindow] = {}
         self._fewer = asyncio.Event()
         self._generation = 0
@@ -104,11 +107,17 @@ class Feeder(ConsumerRebalanceListener):
         self._log = get_logger("feeder").bind(topic=topic.suffix)
 
     async def run(self) -> None:
-        """Until cancelled, or until taking or acknowledging fails: one that only takes would be full after a while, and silent."""
+        """Until cancelled, or until taking or acknowledging fails: one that only takes would be full after a while, and silent.
+
+        Raises StageBrokenError where the keys are away, having left the group: another member may have them.
+        """
         self._consumer.subscribe(self._topics, listener=self)
         try:
             await self._consumer.start()
             await run_together(self._take_forever(), self._commit_now_and_then())
+        except StageBrokenError:
+            await self._commit({})  # or the same letters would be written each time it comes back
+            raise
         finally:
             for task in self._waiting:
                 task.cancel()
@@ -146,8 +155,10 @@ class Feeder(ConsumerRebalanceListener):
         try:
             value, headers = record.value or b"", tuple(record.headers)
             clear = self._keys.open(record.topic, record.key, self._schema, value, headers)
+            self._away_in_a_row = 0
             entry, claims = entry_of(clear, self._judge)
         except (DataError, SealedValueError) as error:
+            self._count_away(record, error)
             await self._set_aside(record, error)
             finished()
             return
@@ -162,6 +173,17 @@ class Feeder(ConsumerRebalanceListener):
             self._lane.add(entry, claims, finished)
         else:
             self._later(entry, claims, finished, self._turn_s(entry))
+
+    def _count_away(self, record: Any, error: DataError | SealedValueError) -> None:
+        """Anybody can name a key that is not there, so single records go aside for it. Raises StageBrokenError where too many do."""
+        if error.kind not in KEY_IS_AWAY:
+            return
+        if self._away_in_a_row == MOST_AWAY:
+            at = f"offset {record.offset} of partition {record.partition} of {record.topic}"
+            raise StageBrokenError(
+                f"the keys of more than {MOST_AWAY} records in a row are away, the last at {at}: {error}"
+            )
+        self._away_in_a_row += 1
 
     async def _set_aside(self, record: Any, error: DataError | SealedValueError | KeepsFailingError) -> None:
         """To the dead-letter topic; the stream goes on once the letter is confirmed.
@@ -196,21 +218,25 @@ class Feeder(ConsumerRebalanceListener):
         committed: dict[TopicPartition, int] = {}
         while True:
             await asyncio.sleep(COMMIT_INTERVAL_S)
-            ahead = {
-                partition: window.position
-                for partition, window in self._windows.items()
-                if window.position is not None and window.position != committed.get(partition)
-            }
-            if not ahead:
-                continue
-            try:
-                await self._consumer.commit(ahead)
-            except (CommitFailedError, IllegalStateError) as error:
-                self._log.warning("commit_refused", type=type(error).__name__)
-            except KafkaError as error:
-                self._log.warning("commit_delayed", type=type(error).__name__)
-            else:
-                committed.update(ahead)
+            await self._commit(committed)
+
+    async def _commit(self, committed: dict[TopicPartition, int]) -> None:
+        """Acknowledges what is finished beyond what has been committed, which is brought up to date."""
+        ahead = {
+            partition: window.position
+            for partition, window in self._windows.items()
+            if window.position is not None and window.position != committed.get(partition)
+        }
+        if not ahead:
+            return
+        try:
+            await self._consumer.commit(ahead)
+        except (CommitFailedError, IllegalStateError) as error:
+            self._log.warning("commit_refused", type=type(error).__name__)
+        except KafkaError as error:
+            self._log.warning("commit_delayed", type=type(error).__name__)
+        else:
+            committed.update(ahead)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """What is in flight will still be ordered; the next owner reads it again, and the contract absorbs it."""

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from claims.result import Outcome
 from claims.transaction import SCORED_RECORD
 from ledger_commit import feeder, lane
 from runtime.dlq import list_dead_letters
+from runtime.failing import StageBrokenError
 from runtime.stage import Out
+from runtime.topic_keys import TopicKeys
 from tests.contract.ledger.feeding import PAYER, Feeding, entries, eventually, opened
 from tests.contract.ledger.publishing import PATIENCE_S
 from tests.fixtures.kafka import now_ms
@@ -29,6 +32,11 @@ async def feeding(kafka_address: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(feeder, "COMMIT_INTERVAL_S", 0.05)
     async with opened(kafka_address, tmp_path, f"t{secrets.token_hex(4)}") as made:
         yield made
+
+
+def keys_of_a_stranger(directory: Path) -> TopicKeys:
+    """Of a service that no key of the test is wrapped for."""
+    return TopicKeys(directory / "keys", "stranger", X25519PrivateKey.generate(), lambda _: {})
 
 
 async def test_what_no_block_ordered_is_not_acknowledged_and_goes_to_the_successor(feeding: Feeding) -> None:
@@ -128,6 +136,45 @@ async def test_a_record_at_which_reading_fails_is_set_aside_and_ends_no_replica(
     assert (letter.offset, letter.type) == (1, "failing")
     assert "KeyError at " in letter.reason
     assert "claim says" not in letter.reason
+
+
+async def test_a_replica_whose_keys_are_away_leaves_its_partitions_to_another(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says at which record it ended. The few that it set aside are acknowledged, and come no more; all others settle."""
+    monkeypatch.setattr(feeder, "MOST_AWAY", 2)
+    monkeypatch.setattr(feeder, "COMMIT_INTERVAL_S", 60.0)
+    sent, name, whole = entries(6), feeding.scored.name(PAYER), feeding.keys
+    await feeding.send(feeding.scored, sent, 0)
+    keyless, other = feeding.member(), feeding.member()
+    feeding.keys = keys_of_a_stranger(feeding.directory)
+    feeding.feed(keyless, feeding.scored)
+    ended = f"more than 2 records in a row are away, the last at offset 2 of partition 0 of {name}: .* may not open"
+    with pytest.raises(StageBrokenError, match=ended):
+        await asyncio.wait_for(keyless.running.pop(), PATIENCE_S)
+    letters = await list_dead_letters(feeding.kafka, whole, [name])
+    assert [(letter.offset, letter.type) for letter in letters] == [(0, "not-a-recipient"), (1, "not-a-recipient")]
+    assert await feeding.acknowledged(feeding.scored) == [2, 0]
+    feeding.keys = whole
+    feeding.feed(other, feeding.scored)
+    await eventually(lambda: other.taken, sent[2:])
+    assert keyless.taken == []
+
+
+async def test_single_records_whose_key_is_away_end_no_replica(
+    feeding: Feeding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody who writes to the topic can name a key that is not there."""
+    monkeypatch.setattr(feeder, "MOST_AWAY", 1)
+    sent, name = entries(3), feeding.scored.name(PAYER)
+    for entry in sent:
+        await feeding.producer.producer.send_and_wait(
+            name, bytes(40), key=b"key", partition=0, headers=[("key-id", b"2001-01-01.00000000")]
+        )
+        await feeding.send(feeding.scored, [entry], 0)
+    member = feeding.member()
+    feeding.feed(member, feeding.scored)
+    await eventually(lambda: member.taken, sent)
 
 
 async def test_a_claim_that_comes_twice_and_over_both_topics_settles_once(feeding: Feeding) -> None:

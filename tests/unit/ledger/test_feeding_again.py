@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ledger_commit import app
+from runtime.failing import StageBrokenError
 from runtime.topic_keys import SealedValueError
 from tests.fixtures.ports import neighbouring_ports
 
@@ -55,6 +56,17 @@ async def test_a_dead_letter_that_cannot_be_sealed_is_tried_again(monkeypatch: p
 
     monkeypatch.setattr(app, "_feed_while_there", damaged)
     await _goes_on_after("cannot_seal", monkeypatch)
+
+
+async def test_a_replica_whose_keys_are_away_feeds_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its partitions are with others meanwhile, so it comes back less often than to a broker."""
+
+    async def keyless(_made: object, _kafka: str) -> None:
+        raise StageBrokenError("the keys of more than 10 records in a row are away")
+
+    monkeypatch.setattr(app, "_feed_while_there", keyless)
+    monkeypatch.setattr(app, "KEYS_AWAY_S", 0.01)
+    await _goes_on_after("keys_away", monkeypatch)
 
 
 async def test_a_replica_whose_lane_takes_nothing_joins_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
