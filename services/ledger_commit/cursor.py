@@ -19,7 +19,7 @@ from runtime.kafka import make_consumer
 from runtime.log import get_logger
 from runtime.metrics import LEDGER_PUBLISHED, LEDGER_PUBLISHER_TRAILS
 from runtime.network import Network
-from runtime.publishing_cursor import ForeignTopicsError, newest_cursor, place_of, require_own
+from runtime.publishing_cursor import ForeignTopicsError, cursor_place, newest_cursor, require_own
 
 NAME: Final = "publishing-watch"
 LOOK_S: Final = 1.0
@@ -48,7 +48,7 @@ class PublishingWatch:
         self._network = network
         self._own = own
         self._clock = clock
-        self._place = place_of(network)
+        self._place = cursor_place(network)
         self._log = get_logger("publishing_watch")
         self._before: deque[tuple[float, Progress]] = deque()
         self.published = Progress()

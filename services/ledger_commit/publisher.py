@@ -25,7 +25,7 @@ from runtime.database import root_type
 from runtime.kafka import SealingProducer, confirmed, make_consumer, make_producer
 from runtime.log import get_logger
 from runtime.network import Network
-from runtime.publishing_cursor import ForeignTopicsError, newest_cursor, place_of, require_own, wait_for_own_topics
+from runtime.publishing_cursor import ForeignTopicsError, cursor_place, newest_cursor, require_own, wait_for_own_topics
 from runtime.topic_keys import SealedValueError, TopicKeys
 
 NAME: Final = "settlement-publisher"
@@ -63,7 +63,7 @@ class Publisher(ConsumerRebalanceListener):
         self._results = results
         self._projection = projection
         self._projected_height = projected_height
-        self._place = place_of(network)
+        self._place = cursor_place(network)
         self._log = get_logger("publisher")
         self._consumer: Any = None
         self.has_role = False

@@ -52,14 +52,14 @@ def require_own(cursor: ledger_pb2.PublisherCursor, kafka: str, network: Network
         raise ForeignTopicsError(kafka, network, cursor.chain_id.hex())
 
 
-def place_of(network: Network) -> TopicPartition:
+def cursor_place(network: Network) -> TopicPartition:
     """Where the network's cursors are."""
     return TopicPartition(network.topic(PUBLISHER).name, 0)
 
 
 async def check_owner(kafka: str, network: Network) -> None:
     """Returns where the network's topics are its own or nobody's yet. Raises ForeignTopicsError, KafkaError, OSError."""
-    place = place_of(network)
+    place = cursor_place(network)
     consumer = make_consumer(kafka, group=None, client_id=NAME, read_committed=True)
     try:
         await consumer.start()
@@ -77,7 +77,7 @@ async def wait_for_own_topics(kafka: str, network: Network, topics: Iterable[str
 
     Says in the log what it waits for.
     """
-    wanted = {*topics, place_of(network).topic}
+    wanted = {*topics, cursor_place(network).topic}
     while True:
         await wait_for_topics(kafka, wanted)
         try:

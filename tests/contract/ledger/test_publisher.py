@@ -21,7 +21,7 @@ from ledger_commit.publications import cursor_record
 from runtime import kafka, publishing_cursor
 from runtime.database import DatabaseAwayError
 from runtime.kafka import SealingProducer, make_producer
-from runtime.publishing_cursor import place_of
+from runtime.publishing_cursor import cursor_place
 from runtime.topics import SETTLEMENTS
 from tests.contract.ledger.publishing import (
     PATIENCE_S,
@@ -337,7 +337,7 @@ async def test_an_end_of_the_topic_that_does_not_come_is_not_waited_for(
 ) -> None:
     """The topic was made anew, and is shorter than it was; TimeoutError is an OSError, and so the role is let go."""
     monkeypatch.setattr(publishing_cursor, "PATIENCE_S", 0.2)
-    place = place_of(publishing.network)
+    place = cursor_place(publishing.network)
     consumer = kafka.make_consumer(publishing.kafka, group=None, client_id="test", read_committed=True)
     await consumer.start()
     try:
@@ -397,7 +397,7 @@ async def test_nothing_is_read_over_the_group_that_hands_out_the_role(
     executor = await publishing.executor(*history(1))
     publishing.stand(executor)
     await publishing.until_published(executor)
-    place = place_of(publishing.network)
+    place = cursor_place(publishing.network)
     assert await made[0].position(place) == 0
     assert len(await publishing.cursors()) > 1
 
