@@ -51,6 +51,7 @@ class Supervisor:
         self._policy = policy
         self._watches = {name: Watch() for name in processes.supervised}
         self._told: dict[str, Told] = {}
+        self._untold = False
         self._failed: set[str] = set()
         """Those whose last start raised, which leaves no pid file."""
         self._log = get_logger("supervisor")
@@ -64,6 +65,8 @@ class Supervisor:
                     self._look()
 
     def _look(self) -> None:
+        if self._untold:
+            self._tell()
         for name, watch in self._watches.items():
             ended = self._has_ended(name)
             if ended and not (watch.is_down or watch.given_up):
@@ -110,11 +113,19 @@ class Supervisor:
         self._tell()
 
     def _tell(self) -> None:
-        """For `status`; who reads meanwhile finds the old file or the new one."""
+        """For `status`; who reads meanwhile finds the old file or the new one. Where it cannot be written, as on a full disk, the
+        old one stays until a later look can write it; what has ended is started again all the same."""
         path = self._processes.run / STATE_FILE
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({name: asdict(told) for name, told in self._told.items()}))
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps({name: asdict(told) for name, told in self._told.items()}))
+            temporary.replace(path)
+        except OSError as error:
+            if not self._untold:
+                self._log.error("cannot_tell", reason=str(error))
+            self._untold = True
+        else:
+            self._untold = False
 
 
 def main() -> None:

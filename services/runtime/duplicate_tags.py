@@ -25,6 +25,7 @@ _LABEL: Final = b"claims/duplicate-tag/v1"
 SERVER: Final = server_name("tags")
 MAX_ELEMENTS: Final = 2000
 CACHED_TAGS: Final = 50_000
+TAG_BYTES: Final = 32
 TIMEOUT_S: Final = 5.0
 RETRY_PAUSE_S: Final = (0.1, 2.0)
 
@@ -66,19 +67,27 @@ class DuplicateTagger:
         return dict(zip(elements, tags, strict=True))
 
     async def _ask(self, request: tags_pb2.EvaluateRequest) -> tags_pb2.EvaluateResponse:
-        """Until there is an answer: without tags nothing may go on, and nothing is lost by waiting."""
+        """Until there is an answer that can be used: without tags nothing may go on, and nothing is lost by waiting.
+
+        An answer that cannot is the service's failure as its absence is, and not that of the record which asked.
+        """
         pause, longest = RETRY_PAUSE_S
         while True:
             # Opened here, since a Faust worker makes its loop late.
             self._channel = self._channel or open_channel(self._address, self._tls, SERVER)
             try:
-                return await tags_pb2_grpc.DuplicateTagServiceStub(self._channel).Evaluate(request, timeout=TIMEOUT_S)
+                stub = tags_pb2_grpc.DuplicateTagServiceStub(self._channel)
+                answer = await stub.Evaluate(request, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 if error.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}:
                     raise
                 self._say(error)
-                await asyncio.sleep(pause)
-                pause = min(longest, pause * 2)
+            else:
+                if not (why := _unusable(answer.evaluations, len(request.elements))):
+                    return answer
+                get_logger("tags").error("tag_service_wrong", reason=why)
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
 
     def _say(self, error: grpc.aio.AioRpcError) -> None:
         try:
@@ -91,6 +100,14 @@ class DuplicateTagger:
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
+
+
+def _unusable(tags: Sequence[bytes], wanted: int) -> str:
+    """Why these cannot be the tags of so many elements; empty where they can."""
+    if len(tags) != wanted:
+        return f"{len(tags)} tags for {wanted} elements"
+    wrong = [len(tag) for tag in tags if len(tag) != TAG_BYTES]
+    return f"a tag of {wrong[0]} bytes, {TAG_BYTES} are due" if wrong else ""
 
 
 def _blind(plain: bytes) -> bytes:

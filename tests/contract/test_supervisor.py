@@ -13,12 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.bootstrap import make_certs
 from cli.processes import BROKER, SUPERVISOR, Processes
-from cli.supervised import supervise, told_of
+from cli.supervised import STATE_FILE, supervise, told_of
 from cli.supervision import Policy
 from cli.supervisor import Supervisor
 from runtime.broker import LocalKafka
@@ -74,6 +75,28 @@ def test_a_broker_that_ends_while_it_starts_is_given_up_until_somebody_has_it_ru
         processes.remember(BROKER, running.pid)
         supervisor._look()
     assert not told_of(run)[BROKER].given_up
+
+
+def test_what_cannot_be_told_is_started_again_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk may be full; `status` has the old file then. Told once it can be."""
+    run = tmp_path / "run"
+    make_certs(run, 7, 12, neighbouring_ports(60), "127.0.0.1:1", 2)
+    monkeypatch.setattr(LocalKafka, "prepare", lambda _: None)
+    monkeypatch.setattr(LocalKafka, "command", lambda _: [sys.executable, "-c", "raise SystemExit(1)"])
+    processes = Processes(run, LocalKafka(run / "kafka", *free_ports(2)))
+    with subprocess.Popen(WAITING, stdin=subprocess.PIPE) as ended:
+        processes.remember(BROKER, ended.pid)
+    supervisor = Supervisor(processes, Policy(most=1, first_pause_s=0.0))
+    in_the_way = (run / STATE_FILE).with_suffix(f".{os.getpid()}.tmp")
+    in_the_way.mkdir()
+    with capture_logs() as logs:
+        for _ in range(3):
+            supervisor._look()
+    events = [row["event"] for row in logs]
+    assert (events.count("cannot_tell"), events.count("process_cannot_start"), told_of(run)) == (1, 1, {})
+    in_the_way.rmdir()
+    supervisor._look()
+    assert told_of(run)[BROKER].given_up
 
 
 def eventually(holds: Callable[[], Any], what: str) -> Any:
