@@ -5,12 +5,13 @@ containers are cut, so that a careless call cannot write a claim into a log. Of 
 written and no messages: those of Python quote the value at hand, and those of a database its parameters.
 """
 
+import contextlib
 import logging
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -41,6 +42,21 @@ class Sparing(logging.Filter):
         return True
 
 
+class _Lossy:
+    """A file that loses what cannot be written, as on a full disk: no process ends for its log."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+
 def configure_logging(service: str, level: str = "info", style: str = "json") -> None:
     """Sends every log line of this process to stderr. Call once, in `__main__`."""
     numeric = getattr(logging, level.upper())
@@ -55,7 +71,7 @@ def configure_logging(service: str, level: str = "info", style: str = "json") ->
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)

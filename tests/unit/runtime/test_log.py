@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from runtime.log import MOST_MESSAGES, QUIET_S, Sparing
@@ -29,6 +30,24 @@ def test_what_is_remembered_is_bounded() -> None:
     sparing = Sparing(lambda: 0.0)
     assert all(sparing.filter(record(f"message {number}")) for number in range(3 * MOST_MESSAGES))
     assert len(sparing._next) <= MOST_MESSAGES
+
+
+LOGGING = """
+from runtime.log import configure_logging, get_logger
+
+configure_logging("a test")
+for number in range(1000):
+    get_logger("part").error("something", number=number)
+print("went on")
+"""
+
+
+def test_a_disk_that_is_full_costs_lines_of_the_log_and_ends_nobody() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-c", LOGGING], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert ran.stdout == "went on\n"
 
 
 FAILING = """
