@@ -118,8 +118,10 @@ class Keeper:
                 taken = await self._round(reader, dead_letters)
                 await asyncio.sleep(rest_s(taken, POLL_RECORDS))
         finally:
-            await reader.stop()
-            await dead_letters.producer.stop()
+            try:
+                await reader.stop()
+            finally:  # also where another part's failure cancels this one in the middle of its end
+                await dead_letters.producer.stop()
 
     async def _round(self, reader: OffsetReader, dead_letters: SealingProducer) -> int:
         """Verifies what came, and writes evidence and offsets in one transaction."""

@@ -80,8 +80,10 @@ class Projector:
             self._log.info("projector_connected", partitions=len(source.topics) * source.partitions)
             await self._rounds_forever(reader, dead_letters)
         finally:
-            await reader.stop()
-            await dead_letters.producer.stop()
+            try:
+                await reader.stop()
+            finally:  # also where another part's failure cancels this one in the middle of its end
+                await dead_letters.producer.stop()
 
     async def _rounds_forever(self, reader: OffsetReader, dead_letters: SealingProducer) -> None:
         checked = time.monotonic()
