@@ -23,7 +23,7 @@ warning, and an error like any."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where clients of Kafka are stopped at any moment, in whichever test the collector finds what they left."""
     for item in items:
-        if item.path.is_relative_to(ROOT / "tests" / "contract"):
+        if any(item.path.is_relative_to(ROOT / "tests" / part) for part in ("contract", "e2e")):
             item.add_marker(pytest.mark.filterwarnings(LEFT_BY_AIOKAFKA))
 
 

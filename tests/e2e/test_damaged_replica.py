@@ -149,6 +149,7 @@ def rejoins(network: Running) -> Mapping[str, Any]:
     asked = network.said_here("replica", "rejoin", "meridian")
     assert (asked.code, "say --yes" in asked.err) == (1, True)
     said = network.said_here("replica", "rejoin", "meridian", "--yes", "--json")
+    assert said.code == 0, said.err
     (told,) = said.rows
     assert (said.code, told["rejoined"], told["incarnation"]) == (0, True, 2)
     repeated = network.said_here("replica", "rejoin", "meridian", "--yes", "--json")
