@@ -104,24 +104,21 @@ class Keeper:
         rejections = [network.topic(REJECTED, payer) for payer in network.payers]
         source = Source(rejections, network.buckets)
         reader = OffsetReader(NAME, ground.kafka, ground.topic_keys, source, read_committed=True)
-        dead_letters = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
+        producer = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
         async with ground.database.reading() as connection:
             offsets = await load_offsets(connection, NAME)
-        try:
-            await dead_letters.producer.start()
-            await reader.start(offsets)
-            self._log.info("keeper_connected", partitions=len(rejections) * source.partitions)
-            submitters = _Submitters(o.id for o in network.organisations)
-            while True:
-                if came := await submitters.that_came(ground.database):
-                    await reader.widen([network.topic(SETTLEMENTS, o) for o in came], offsets)
-                taken = await self._round(reader, dead_letters)
-                await asyncio.sleep(rest_s(taken, POLL_RECORDS))
-        finally:
+        async with producer as dead_letters:
             try:
+                await reader.start(offsets)
+                self._log.info("keeper_connected", partitions=len(rejections) * source.partitions)
+                submitters = _Submitters(o.id for o in network.organisations)
+                while True:
+                    if came := await submitters.that_came(ground.database):
+                        await reader.widen([network.topic(SETTLEMENTS, o) for o in came], offsets)
+                    taken = await self._round(reader, dead_letters)
+                    await asyncio.sleep(rest_s(taken, POLL_RECORDS))
+            finally:
                 await reader.stop()
-            finally:  # also where another part's failure cancels this one in the middle of its end
-                await dead_letters.producer.stop()
 
     async def _round(self, reader: OffsetReader, dead_letters: SealingProducer) -> int:
         """Verifies what came, and writes evidence and offsets in one transaction."""

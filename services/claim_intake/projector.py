@@ -71,19 +71,16 @@ class Projector:
         await wait_for_own_topics(ground.kafka, network)
         source = Source([network.topic(RAW_STATUS, payer) for payer in network.payers], network.buckets)
         reader = OffsetReader(NAME, ground.kafka, ground.topic_keys, source)
-        dead_letters = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
+        producer = SealingProducer(make_producer(ground.kafka, NAME), ground.topic_keys, NAME)
         async with ground.database.reading() as connection:
             offsets = await load_offsets(connection, READER)
-        try:
-            await dead_letters.producer.start()
-            await reader.start(offsets)
-            self._log.info("projector_connected", partitions=len(source.topics) * source.partitions)
-            await self._rounds_forever(reader, dead_letters)
-        finally:
+        async with producer as dead_letters:
             try:
+                await reader.start(offsets)
+                self._log.info("projector_connected", partitions=len(source.topics) * source.partitions)
+                await self._rounds_forever(reader, dead_letters)
+            finally:
                 await reader.stop()
-            finally:  # also where another part's failure cancels this one in the middle of its end
-                await dead_letters.producer.stop()
 
     async def _rounds_forever(self, reader: OffsetReader, dead_letters: SealingProducer) -> None:
         checked = time.monotonic()
