@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
+from claim_intake.patience import patiently
 from claim_intake.resting import rest_s
 from claim_intake.store.projecting import feed_after, last_event_id, load_cursor, save_cursor
 from claim_intake.wiring import Ground
@@ -27,7 +28,6 @@ from runtime.metrics import STAGE_OUTPUTS
 from runtime.network import Network
 from runtime.publishing_cursor import wait_for_own_topics
 from runtime.stage import Out, make_out
-from runtime.topic_keys import SealedValueError
 from runtime.topics import LATEST_STATUS, RAW_STATUS, STATUS, bucket_of
 
 NAME: Final = "claim-intake-status-feed"
@@ -37,7 +37,6 @@ IDLE_POLL_S: Final = 0.5
 SAVE_CURSOR_S: Final = 5.0
 REFRESH_S: Final = 3_600.0
 """How often the group's offset is committed again while nothing happens; Kafka forgets it after days."""
-PAUSE_SECONDS: Final = 1.0
 
 
 Recent = Callable[[int, int], list[tuple[int, StatusEvent]] | None]
@@ -68,17 +67,7 @@ class StatusFeed:
 
         Raises ProducerFenced where another feeder began, SQLAlchemyError where the database is away.
         """
-        while True:
-            try:
-                await self._feed_forever()
-            except ProducerFenced:
-                raise
-            except SealedValueError as error:
-                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
-                await asyncio.sleep(PAUSE_SECONDS)
-            except (KafkaError, OSError) as error:
-                self._log.warning("broker_away", type=type(error).__name__)
-                await asyncio.sleep(PAUSE_SECONDS)
+        await patiently(self._feed_forever, self._log, ends=ProducerFenced)
 
     async def _feed_forever(self) -> None:
         ground = self._ground

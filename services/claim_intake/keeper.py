@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from aiokafka.errors import KafkaError
-
 from claim_intake.backlog import Backlog
 from claim_intake.evidence import (
     Settlement,
@@ -24,6 +22,7 @@ from claim_intake.evidence import (
     settled,
 )
 from claim_intake.intake import retry_delay_ms
+from claim_intake.patience import patiently
 from claim_intake.reader import POLL_RECORDS, OffsetReader, Poll, Source
 from claim_intake.resting import rest_s
 from claim_intake.store import keeping
@@ -48,7 +47,6 @@ LONGEST_TURN_S: Final = 0.005
 OVERDUE_CHECK_S: Final = 0.5
 OVERDUE_LIMIT: Final = 500
 SUBMITTERS_CHECK_S: Final = 1.0
-PAUSE_SECONDS: Final = 1.0
 _Document = Settlement | SignedRejection
 _Dead = tuple[Any, DataError | SealedValueError]
 
@@ -65,15 +63,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Keeps until cancelled; waits where the broker is away. Raises SQLAlchemyError where the database is."""
-        while True:
-            try:
-                await self._read_forever()
-            except SealedValueError as error:  # a dead letter for a topic whose key is damaged
-                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
-                await asyncio.sleep(PAUSE_SECONDS)
-            except (KafkaError, OSError) as error:
-                self._log.warning("broker_away", type=type(error).__name__)
-                await asyncio.sleep(PAUSE_SECONDS)
+        await patiently(self._read_forever, self._log)
 
     async def watch(self) -> None:
         """Sends overdue claims again, until cancelled. Raises SQLAlchemyError where the database is away."""

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from aiokafka.errors import KafkaError
 from google.protobuf.message import DecodeError
 
+from claim_intake.patience import patiently
 from claim_intake.reader import OffsetReader, Source
 from claim_intake.resting import rest_s
 from claim_intake.rounds import READER, Reported, RoundResult, Rounds
@@ -31,7 +31,6 @@ from runtime.topics import RAW_STATUS
 NAME: Final = "claim-intake-projector"
 POLL_MS: Final = 100
 GAP_CHECK_S: Final = 2.0
-PAUSE_SECONDS: Final = 1.0
 MAX_STEP: Final = 2**15
 NUL: Final = "\0"
 LONGEST_PAYEE: Final = 32
@@ -55,15 +54,7 @@ class Projector:
 
     async def run(self) -> None:
         """Projects until cancelled; waits where the broker is away. Raises SQLAlchemyError where the database is."""
-        while True:
-            try:
-                await self._read_forever()
-            except SealedValueError as error:  # a dead letter for a topic whose key is damaged
-                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
-                await asyncio.sleep(PAUSE_SECONDS)
-            except (KafkaError, OSError) as error:
-                self._log.warning("broker_away", type=type(error).__name__)
-                await asyncio.sleep(PAUSE_SECONDS)
+        await patiently(self._read_forever, self._log)
 
     async def _read_forever(self) -> None:
         ground = self._ground

@@ -19,6 +19,7 @@ from claim_intake.batching import Emission, emission_of, received_records, submi
 from claim_intake.envelope import EnvelopeError, unseal
 from claim_intake.group_commit import Accepted, GroupCommit
 from claim_intake.keyring import KeyRing
+from claim_intake.patience import patiently
 from claim_intake.store import outbox
 from claim_intake.store.database import Database
 from claim_intake.store.outbox import StoredClaim
@@ -30,7 +31,6 @@ from runtime.log import get_logger
 from runtime.metrics import CLAIMS_OVERDUE, OUTBOX_ROWS
 from runtime.process import run_together
 from runtime.rate import Rate
-from runtime.topic_keys import SealedValueError
 
 MEMORY_LIMIT: Final = 10_000
 """Claims in hand; what goes beyond waits in the database alone."""
@@ -142,15 +142,7 @@ class Relay:
 
     async def _send_forever(self) -> None:
         """Waits where the broker is away or a topic's key cannot be used, while claims go on being accepted."""
-        while True:
-            try:
-                await self._send_connected()
-            except SealedValueError as error:
-                self._log.error("cannot_seal", kind=error.kind, reason=str(error))
-                await asyncio.sleep(PAUSE_SECONDS)
-            except (KafkaError, OSError) as error:
-                self._log.warning("broker_away", type=type(error).__name__, waiting=len(self._in_hand))
-                await asyncio.sleep(PAUSE_SECONDS)
+        await patiently(self._send_connected, self._log, told=lambda: {"waiting": len(self._in_hand)})
 
     async def _send_connected(self) -> None:
         if self._ready is not None:
